@@ -1,0 +1,120 @@
+# Needs make, bash and Python 3.10 or newer; `make help` lists the targets.
+# Another Python: make PYTHON=python3.12 test
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+DEMO ?= .venv/bin/python examples/demo.py
+NATIVE_BUILD ?= build/native
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# A room that appears or moves changes the mapping, so the editable installs are made again.
+MAPPING := setup.py pyproject.toml constraints.txt runtime/_version.py $(wildcard */__init__.py)
+
+NATIVE_PACKAGES := cmake g++ make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+
+define check_python
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "error: uare-rt needs Python 3.10 or newer, '$(PYTHON)' is not: make PYTHON=python3.12 ..." >&2; exit 1; }
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "error: '$(PYTHON)' cannot make virtual environments: install python3-venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+endef
+
+.PHONY: help
+help:
+	@echo "make demo         restore the bundled clip with the shipped model (no torch)"
+	@echo "make test         lint, type check and the quick Python tests (no root)"
+	@echo "make test-native  compile the C library and run its tests (installs Debian packages as root)"
+	@echo "make test-all     every Python test, slow ones too; writes tests/results/test-all.txt"
+	@echo "make lint         ruff and mypy"
+	@echo "make wheel        wheel and source archive in dist/"
+	@echo "make native       compile the C library"
+	@echo "make clean        remove everything that these targets made"
+
+.venv/.ready: $(MAPPING)
+	@$(check_python)
+	@echo "installing the base package into .venv"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv-test/.ready: $(MAPPING)
+	@$(check_python)
+	@echo "installing the package and what its tests need into .venv-test"
+	@$(PYTHON) -m venv .venv-test
+	@.venv-test/bin/python -m pip install -q -c constraints.txt -e ".[test]"
+	@touch $@
+
+.PHONY: demo
+demo: .venv/.ready
+	@$(DEMO)
+
+# mypy does not follow the mapping of setup.py: it is shown runtime/ under the name that it is imported by.
+build/typing/uare_rt:
+	@mkdir -p $(@D)
+	@ln -s ../../runtime $@
+
+.PHONY: lint
+lint: .venv-test/.ready | build/typing/uare_rt
+	.venv-test/bin/ruff check .
+	MYPYPATH=build/typing .venv-test/bin/mypy -p uare_rt
+
+.PHONY: test
+test: lint
+	.venv-test/bin/python -m pytest -q
+
+.PHONY: test-all
+test-all: lint
+	@mkdir -p tests/results
+	@{ \
+		echo "command: make test-all"; \
+		echo "date: $$(date -u +%Y-%m-%d)"; \
+		echo "commit: $$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"; \
+		echo "machine: $$(uname -srm), $$(nproc) cores"; \
+		echo "packages: $$(.venv-test/bin/python -V), $$(.venv-test/bin/python -m pip freeze --exclude-editable | paste -sd ' ')"; \
+		echo; \
+	} > tests/results/test-all.txt
+	.venv-test/bin/python -m pytest -q -m "" -rsxX --durations=20 | tee -a tests/results/test-all.txt
+
+.PHONY: native-packages
+native-packages:
+	@command -v dpkg-query > /dev/null \
+		|| { echo "error: no dpkg here: install what Debian calls $(NATIVE_PACKAGES), then run make native" >&2; exit 1; }
+	@missing=""; \
+	for package in $(NATIVE_PACKAGES); do \
+		dpkg-query -W -f '$${Status}\n' "$$package" 2>/dev/null | grep -q '^install ok installed$$' || missing+=" $$package"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ]; then as_root=""; \
+	elif command -v sudo > /dev/null && sudo -n true 2> /dev/null; then as_root="sudo"; \
+	else echo "error: packages are missing and this is not root: apt-get install$$missing" >&2; exit 1; fi; \
+	echo "installing$$missing"; \
+	$$as_root apt-get update -qq < /dev/null; \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing < /dev/null > /dev/null
+
+.PHONY: native
+native:
+	@command -v cmake > /dev/null && command -v c++ > /dev/null \
+		|| { echo "error: cmake and a C++ compiler are needed: apt-get install cmake g++ make" >&2; exit 1; }
+	cmake -S . -B $(NATIVE_BUILD) -DUARE_TESTS=ON
+	cmake --build $(NATIVE_BUILD) --parallel 2
+
+.PHONY: test-native
+test-native: native-packages
+	$(MAKE) native
+	ctest --test-dir $(NATIVE_BUILD) --output-on-failure --no-tests=error
+
+# build/lib keeps files that were deleted since: a wheel must not pick them up.
+.PHONY: wheel
+wheel: .venv-test/.ready
+	rm -rf build/lib build/bdist.* dist
+	.venv-test/bin/python -m build --no-isolation --outdir dist .
+
+.PHONY: clean
+clean:
+	rm -rf .venv .venv-test build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
