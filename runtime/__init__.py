@@ -1,0 +1,48 @@
+"""uare-rt: assess and restore images and video with UARE models, on any machine.
+
+::
+
+    import uare_rt
+
+    with uare_rt.load() as session:
+        verdict = session.assess(frame)            # uint8 [H, W, 3] RGB
+        result = session.restore(frame, scale=2)
+
+Names are imported on first use, so that ``import uare_rt`` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uare_rt import errors
+    from uare_rt.quality import Assessment, QualityContext
+    from uare_rt.session import Restored, Session, load
+    from uare_rt._version import __version__
+
+__all__ = ["Assessment", "QualityContext", "Restored", "Session", "__version__", "errors", "load"]
+
+_HOME = {
+    "Assessment": "quality",
+    "QualityContext": "quality",
+    "Restored": "session",
+    "Session": "session",
+    "__version__": "_version",
+    "load": "session",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return import_module("uare_rt.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'uare_rt' has no attribute {name!r}")
+    value: object = getattr(import_module(f"uare_rt.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

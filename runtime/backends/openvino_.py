@@ -1,0 +1,100 @@
+"""OpenVINO, through its own API, on the processor."""
+
+from __future__ import annotations
+
+import importlib
+import queue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uare_rt.backends.base import Capability
+from uare_rt.errors import BackendError, BackendUnavailableError
+from uare_rt.machine import available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from uare_rt.bundle import GraphFile
+
+__all__ = ["OpenVinoBackend"]
+
+_NAME = "openvino"
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU, computing in float32 whatever the machine would prefer."""
+
+    name = _NAME
+
+    def probe(self) -> Capability:
+        """Whether OpenVINO is installed and finds its CPU plugin."""
+        try:
+            ov = _import()
+            devices = tuple(ov.Core().available_devices)
+        except BackendUnavailableError as error:
+            return Capability(_NAME, False, str(error))
+        except Exception as error:  # a broken installation fails in many ways, all of them a reason
+            return Capability(_NAME, False, f"OpenVINO does not start: {_line(error)}")
+        if "CPU" not in devices:
+            return Capability(_NAME, False, "OpenVINO finds no CPU plugin; reinstall openvino", ov.__version__, devices)
+        return Capability(_NAME, True, "OpenVINO on CPU", ov.__version__, devices)
+
+    def load(self, graph: GraphFile, *, threads: int | None) -> _Compiled:
+        """Load a graph; see ``Backend.load``."""
+        ov = _import()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # bfloat16 is the default where the processor has it, and costs quality.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads or available_cores(),
+        }
+        try:
+            compiled = ov.Core().compile_model(str(graph.path), "CPU", settings)
+        except Exception as error:
+            raise BackendError(f"{_NAME} cannot load graph {graph.name!r} ({graph.path}): {_line(error)}") from error
+        return _Compiled(compiled, graph.name)
+
+
+class _Compiled:
+    def __init__(self, compiled: Any, graph: str) -> None:  # noqa: ANN401 - no stubs
+        self._compiled = compiled
+        self._graph = graph
+        # A request serves one run at a time; there come to be as many as threads ever ran at once.
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        compiled = self._compiled
+        if compiled is None:
+            raise BackendError(f"{_NAME}: graph {self._graph!r} was closed")
+        try:
+            request = self._idle.get_nowait()
+        except queue.Empty:
+            request = compiled.create_infer_request()
+        try:
+            # Outputs belong to the request and change with its next run, so they are copied.
+            results = request.infer(dict(inputs), share_inputs=True)
+            outputs = {name: np.array(value) for key, value in results.items() for name in key.names}
+        except Exception as error:
+            raise BackendError(f"{_NAME} failed in graph {self._graph!r}: {_line(error)}") from error
+        self._idle.put(request)
+        return outputs
+
+    def close(self) -> None:
+        self._compiled = None
+        self._idle = queue.SimpleQueue()
+
+
+def _import() -> Any:  # noqa: ANN401 - no stubs
+    try:
+        return importlib.import_module("openvino")
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError('openvino is not installed: pip install "uare-rt[openvino]"') from error
+    except Exception as error:
+        raise BackendUnavailableError(f"openvino cannot be imported ({_line(error)}); reinstall it") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,243 @@
+"""Bundles: a directory ``NAME.uare/`` with ``manifest.json`` and the files it names.
+
+Everything is checked once, when a bundle is opened: JSON and types, unknown keys, schema version,
+paths, presence, size and SHA-256 of every file (a few milliseconds for the 7 to 14 MB of uare-nano).
+After that the rest of the runtime trusts it. Files that the manifest does not name are never read,
+so they are tolerated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+
+from uare_rt.errors import BundleError, OutputError
+from uare_rt.manifest import MANIFEST_NAME, FileEntry, GraphSpec, Manifest, parse_manifest
+from uare_rt.onnx_weights import nonfinite_weights
+from uare_rt.quality import QualityContext
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Bundle", "GraphFile", "shipped_bundle", "write_bundle"]
+
+_CHUNK = 1 << 20
+
+
+class GraphFile(NamedTuple):
+    """One graph of a bundle: its name, its ONNX file and what the manifest says about it."""
+
+    name: str
+    path: Path
+    spec: GraphSpec
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened and validated bundle.
+
+    Attributes:
+        path: the bundle directory.
+        manifest: what it contains.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Open a bundle directory and check all of it.
+
+        Raises:
+            BundleError: it is missing, malformed, altered, incomplete or made for a newer uare-rt.
+        """
+        root = Path(path)
+        try:
+            data = (root / MANIFEST_NAME).read_bytes()
+        except OSError as error:
+            raise BundleError(_why_unreadable(root, error)) from error
+        bundle = cls(root, parse_manifest(data, str(root)))
+        for name, entry in bundle.manifest.files.items():
+            bundle._check_file(name, entry)
+        return bundle
+
+    def file(self, name: str) -> Path:
+        """The path of a file that the manifest lists.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"bundle {self.path} has no file {name!r} in its manifest")
+        return self.path / name
+
+    def graph(self, name: str) -> GraphFile:
+        """A graph of the bundle by its name, for example ``restore_x1``.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+        """
+        spec = self.manifest.graphs.get(name)
+        if spec is None:
+            known = ", ".join(sorted(self.manifest.graphs))
+            raise BundleError(f"bundle {self.path} has no graph {name!r}; it has: {known}")
+        return GraphFile(name, self.file(spec.file), spec)
+
+    def null_context(self) -> QualityContext:
+        """The trained constant that stands for "nothing known about the quality".
+
+        Raises:
+            BundleError: the file does not hold the tensors that the manifest describes.
+        """
+        name = self.manifest.null_context
+        try:
+            with np.load(self.file(name), allow_pickle=False) as arrays:
+                context = QualityContext(arrays["ctx_k"], arrays["ctx_v"], arrays["ctx_vec"])
+        except (OSError, KeyError, ValueError) as error:
+            raise BundleError(
+                f"bundle {self.path}: {name} is not a quality context ({error}); export it again"
+            ) from error
+        layout = self.manifest.context
+        if context.shapes() != layout.shapes():
+            raise BundleError(
+                f"bundle {self.path}: {name} holds shapes {context.shapes()}, "
+                f"but the manifest says {layout.shapes()}; export it again"
+            )
+        if not context.finite():
+            raise BundleError(f"bundle {self.path}: {name} holds NaN or infinity; export it again")
+        return context
+
+    def verify(self) -> None:
+        """Check the values too: every weight and the null context must be finite.
+
+        Opening does not do this: it reads every tensor. ``uare-rt inspect`` does.
+
+        Raises:
+            BundleError: naming the first graph and tensor with NaN or infinity.
+        """
+        self.null_context()
+        for name, spec in self.manifest.graphs.items():
+            bad = nonfinite_weights(self.file(spec.file), self.file)
+            if bad is not None:
+                raise BundleError(
+                    f"bundle {self.path}: weight {bad!r} of graph {name!r} holds NaN or infinity; "
+                    "the training or the export went wrong, export it again from good weights"
+                )
+
+    def _check_file(self, name: str, entry: FileEntry) -> None:
+        path = self.path / name
+        root = self.path.resolve()
+        try:
+            real = path.resolve(strict=True)
+            if root not in real.parents:
+                raise BundleError(f"bundle {self.path}: {name!r} leads out of the bundle to {real}; refused")
+            size = real.stat().st_size
+            if not real.is_file():
+                raise BundleError(f"bundle {self.path}: {name!r} is not a regular file")
+            if size != entry.bytes:
+                raise BundleError(
+                    f"bundle {self.path}: {name} has {size} bytes, not the {entry.bytes} of the manifest; "
+                    "it is incomplete or was changed, copy or export the bundle again"
+                )
+            digest = _sha256(real)
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"bundle {self.path}: file {name!r} is missing; copy or export the bundle again"
+            ) from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, on Python < 3.13
+            raise BundleError(f"bundle {self.path}: {name!r} cannot be read ({error})") from error
+        if digest != entry.sha256:
+            raise BundleError(
+                f"bundle {self.path}: SHA-256 of {name} is {digest[:12]}..., the manifest says "
+                f"{entry.sha256[:12]}...; the file is damaged or was changed, copy or export the bundle again"
+            )
+
+
+def shipped_bundle() -> Path:
+    """Where the bundle that comes with the package lies (or would lie)."""
+    return Path(__file__).parent / "data" / "uare-nano.uare"
+
+
+def write_bundle(
+    target: Path, manifest: Manifest, files: Mapping[str, Path | bytes], *, overwrite: bool = False
+) -> Bundle:
+    """Write a bundle directory, complete or not at all.
+
+    Args:
+        target: the directory to make, by custom ``NAME.uare``.
+        manifest: its ``files`` table is replaced by the sizes and hashes of ``files``.
+        files: for each path relative to the bundle a file to copy or the content itself.
+        overwrite: replace an existing bundle.
+
+    Raises:
+        OutputError: the target exists, or cannot be written.
+        BundleError: manifest and files do not belong together.
+    """
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} already exists; choose another name or allow overwriting")
+    staging = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        staging.mkdir()
+        entries = {name: _place(staging, name, content) for name, content in files.items()}
+        complete = msgspec.structs.replace(manifest, files=entries)
+        encoded = msgspec.json.format(msgspec.json.encode(complete), indent=2)
+        (staging / MANIFEST_NAME).write_bytes(encoded + b"\n")
+        Bundle.open(staging)
+        _swap(staging, target)
+    except OSError as error:
+        raise OutputError(f"bundle {target} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle(target, complete)
+
+
+def _place(staging: Path, name: str, content: Path | bytes) -> FileEntry:
+    path = staging / PurePosixPath(name)
+    if staging.resolve() not in path.resolve().parents:
+        raise BundleError(f"a bundle cannot hold a file outside itself: {name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        shutil.copyfile(content, path)
+    return FileEntry(sha256=_sha256(path), bytes=path.stat().st_size)
+
+
+def _swap(staging: Path, target: Path) -> None:
+    if not target.exists():
+        staging.rename(target)
+        return
+    old = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    target.rename(old)
+    try:
+        staging.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _why_unreadable(root: Path, error: OSError) -> str:
+    if not root.exists():
+        return f"no bundle at {root}; name a directory NAME.uare"
+    if not root.is_dir():
+        return f"{root} is a file, but a bundle is a directory NAME.uare with a {MANIFEST_NAME}"
+    if isinstance(error, FileNotFoundError):
+        return f"{root} is not a bundle: it has no {MANIFEST_NAME}"
+    return f"bundle {root}: {MANIFEST_NAME} cannot be read ({os.strerror(error.errno or 0)})"

@@ -1,0 +1,100 @@
+"""What this machine gives to this process: processor cores and memory, limits of containers included."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["available_cores", "available_memory", "total_memory"]
+
+_CGROUP = Path("/sys/fs/cgroup")
+_CPU = Path("/sys/devices/system/cpu")
+
+
+def available_cores() -> int:
+    """Physical cores this process may use: affinity, hyper-threads and the container's quota considered."""
+    if hasattr(os, "sched_getaffinity"):
+        logical = os.sched_getaffinity(0)
+        siblings = {_read(_CPU / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in logical}
+        cores = len(siblings)
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cpu_quota()
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def total_memory() -> int | None:
+    """Physical memory in bytes, or None where the system does not say."""
+    return _pages("SC_PHYS_PAGES")
+
+
+def available_memory() -> int | None:
+    """Bytes this process can still allocate without swapping, or None where the system does not say."""
+    candidates = [_meminfo_available() or _pages("SC_AVPHYS_PAGES"), *_cgroup_headroom()]
+    known = [value for value in candidates if value is not None]
+    return max(0, min(known)) if known else None
+
+
+def _meminfo_available() -> int | None:
+    for line in (_read(Path("/proc/meminfo")) or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _pages(name: str) -> int | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _cgroup_folders(controller: str) -> list[Path]:
+    folders = []
+    for line in (_read(Path("/proc/self/cgroup")) or "").splitlines():
+        _, names, path = line.split(":", 2)
+        if not names or controller in names.split(","):
+            root = _CGROUP / names if names else _CGROUP
+            # Inside a container the path may be that of the host, and the limit sits at the root.
+            folders += [root / path.lstrip("/"), root]
+    return folders
+
+
+def _cgroup_headroom() -> list[int]:
+    found = []
+    for folder in _cgroup_folders("memory"):
+        for limit_name, used_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit, used = _number(folder / limit_name), _number(folder / used_name)
+            if limit is not None and used is not None:
+                found.append(limit - used)
+    return found
+
+
+def _cpu_quota() -> float | None:
+    for folder in _cgroup_folders("cpu"):
+        fields = (_read(folder / "cpu.max") or "").split()
+        if len(fields) == 2 and fields[0].isdigit():
+            return int(fields[0]) / int(fields[1])
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        if quota and period:
+            return quota / period
+    return None
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path)
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,122 @@
+"""The weights of an ONNX file, read without the onnx package (which is not in the base install).
+
+Only what is needed to look at initializers is decoded: protobuf fields of ModelProto.graph,
+GraphProto.initializer and TensorProto, by their numbers in onnx.proto3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uare_rt.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["nonfinite_weights"]
+
+_MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
+_TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 2, 4, 8, 9, 13
+_FLOAT, _FLOAT16, _DOUBLE, _BFLOAT16 = 1, 10, 11, 16
+# For each float type: an integer of its width, and the exponent bits, all set in NaN and infinity only.
+_EXPONENT: dict[int, tuple[type[np.unsignedinteger], int]] = {
+    _FLOAT: (np.uint32, 0x7F800000),
+    _FLOAT16: (np.uint16, 0x7C00),
+    _DOUBLE: (np.uint64, 0x7FF0000000000000),
+    _BFLOAT16: (np.uint16, 0x7F80),
+}
+
+
+def nonfinite_weights(model: Path, locate: Callable[[str], Path]) -> str | None:
+    """The name of the first weight with a NaN or infinity, or None.
+
+    Args:
+        model: an ONNX file.
+        locate: gives the path of an external weight file by its location in the ONNX file.
+
+    Raises:
+        BundleError: the file is not readable as ONNX.
+    """
+    mapped: dict[str, NDArray[np.uint8]] = {}
+    try:
+        data = memoryview(model.read_bytes())
+        for graph in _submessages(data, _MODEL_GRAPH):
+            for tensor in _submessages(graph, _GRAPH_INITIALIZER):
+                name, bad = _check(tensor, mapped, locate)
+                if bad:
+                    return name
+    except (IndexError, OSError, ValueError) as error:
+        raise BundleError(f"{model} cannot be read as ONNX ({error}); export the bundle again") from error
+    return None
+
+
+def _check(
+    tensor: memoryview, mapped: dict[str, NDArray[np.uint8]], locate: Callable[[str], Path]
+) -> tuple[str, bool]:
+    kind, name, payload = 0, "", b""
+    content: memoryview | NDArray[np.uint8] | bytes = payload
+    external: dict[str, str] = {}
+    for number, value in _fields(tensor):
+        if number == _TENSOR_TYPE and isinstance(value, int):
+            kind = value
+        elif isinstance(value, memoryview):
+            if number == _TENSOR_NAME:
+                name = str(value, "utf-8")
+            elif number in (_TENSOR_RAW, _TENSOR_FLOATS):
+                content = value
+            elif number == _TENSOR_EXTERNAL:
+                pair = {n: str(v, "utf-8") for n, v in _fields(value) if isinstance(v, memoryview)}
+                external[pair.get(1, "")] = pair.get(2, "")
+    if kind not in _EXPONENT:
+        return name, False
+    if external:
+        location = external["location"] if "location" in external else ""
+        if location not in mapped:
+            mapped[location] = np.memmap(locate(location), dtype=np.uint8, mode="r")
+        start = int(external.get("offset", 0))
+        length = int(external.get("length", len(mapped[location]) - start))
+        content = mapped[location][start : start + length]
+    width, mask = _EXPONENT[kind]
+    bits = np.frombuffer(content, dtype=width)
+    return name, bool(((bits & width(mask)) == mask).any())
+
+
+def _submessages(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    for number, value in _fields(data):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield number, value
+        elif wire == 2:
+            length, at = _varint(data, at)
+            if at + length > len(data):
+                raise ValueError("it is cut short")
+            yield number, data[at : at + length]
+            at += length
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"unknown wire type {wire}")
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at

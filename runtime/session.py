@@ -1,0 +1,226 @@
+"""Sessions: a bundle loaded on a backend, assessing and restoring frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uare_rt import backends
+from uare_rt.bundle import Bundle, shipped_bundle
+from uare_rt.errors import BackendError, UsageError
+from uare_rt.frames import check_frame, to_uint8
+from uare_rt.machine import available_memory
+from uare_rt.quality import Assessment, QualityContext
+from uare_rt.tiling import checked_tile, choose_sides, plan_tiles
+from uare_rt.tiles import restore_tile
+from uare_rt.views import extract_views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from uare_rt.backends.base import Backend, Executable
+    from uare_rt.manifest import Manifest
+
+__all__ = ["Restored", "Session", "load"]
+
+# A tile never takes more than this, so that a photo of 50 megapixels stays within 1.5 GB in all.
+_TILE_BYTES = 640 << 20
+_FALLBACK_MEMORY = 2 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A restored image.
+
+    Attributes:
+        image: dtype of the input, [scale * H, scale * W, 3], RGB.
+        assessment: of the input, where ``restore`` made one; None where the caller gave the context.
+        tiles: how many tiles it took; 0 where nothing had to be computed.
+        seconds: wall time of the whole call.
+    """
+
+    image: NDArray[Any]
+    assessment: Assessment | None
+    tiles: int
+    seconds: float
+
+
+class Session:
+    """A bundle on a backend. Made by ``uare_rt.load``; may be used from several threads at once.
+
+    Graphs are loaded when they are first needed. As a context manager it closes itself.
+
+    Args:
+        bundle: an opened bundle.
+        backend: where its graphs run.
+        threads: processor threads for one run; None takes all cores this process may use.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}, but must be at least 1")
+        self._bundle = bundle
+        self._backend = backend
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Executable] = {}
+        self._closed = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle contains."""
+        return self._bundle.manifest
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend in use."""
+        return self._backend.name
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Output scales that the bundle offers."""
+        return self.manifest.scales
+
+    def assess(self, image: NDArray[Any]) -> Assessment:
+        """Say how good an image is and what is wrong with it.
+
+        Args:
+            image: uint8, uint16 or float32 in [0, 1], [H, W, 3], RGB, any size from 1x1.
+
+        Raises:
+            InputError: the array is of another kind.
+            BackendError: inference failed.
+            UsageError: the session is closed.
+        """
+        check_frame(image)
+        answer = self._run("assess", {"views": extract_views(to_uint8(image))})
+        context = QualityContext(answer["ctx_k"], answer["ctx_v"], answer["ctx_vec"])
+        return Assessment.from_logits(answer["slot_logits"], context)
+
+    def restore(
+        self,
+        image: NDArray[Any],
+        *,
+        scale: int = 1,
+        strength: float = 1.0,
+        context: QualityContext | None = None,
+        tile: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Restored:
+        """Restore an image, tile by tile where it does not fit in memory at once.
+
+        Args:
+            image: uint8, uint16 or float32 in [0, 1], [H, W, 3], RGB, any size from 1x1.
+            scale: of the output, one of ``scales``.
+            strength: 0 gives back the input (bicubically enlarged for scales above 1), 1 the full restoration.
+            context: what guides the restoration; None assesses the image first.
+            tile: largest side of a tile in px; None chooses from the memory at hand.
+            progress: called after each tile with the number done and the total.
+
+        Raises:
+            InputError: the array is of another kind.
+            UsageError: scale, strength, tile or context cannot be used, or the session is closed.
+            BackendError: inference failed.
+        """
+        began = time.perf_counter()
+        check_frame(image)
+        self._check_options(scale, strength, context)
+        assessment = self.assess(image) if context is None else None
+        guide = assessment.context if assessment is not None else context
+        if strength == 0 and scale == 1:
+            return Restored(image.copy(), assessment, 0, time.perf_counter() - began)
+        height, width = image.shape[:2]
+        tiling = self.manifest.tiling
+        sides = self._tile_sides(height, width, scale) if tile is None else (checked_tile(tile, tiling),) * 2
+        tiles = plan_tiles(height, width, sides, tiling)
+        inputs = guide.inputs() if guide is not None else {}
+
+        def run(frame: NDArray[np.float32]) -> NDArray[np.float32]:
+            return self._run(f"restore_x{scale}", {"frame": frame, **inputs})["restored"]
+
+        out = np.empty((height * scale, width * scale, 3), image.dtype)
+        for done, piece in enumerate(tiles, start=1):
+            restore_tile(image, out, piece, scale=scale, strength=strength, run=run)
+            if progress is not None:
+                progress(done, len(tiles))
+        return Restored(out, assessment, len(tiles), time.perf_counter() - began)
+
+    def null_context(self) -> QualityContext:
+        """The context that stands for "nothing known about the quality"."""
+        return self._bundle.null_context()
+
+    def close(self) -> None:
+        """Give back the memory of the graphs. Calls that are under way finish; later ones fail."""
+        with self._lock:
+            self._closed = True
+            loaded = list(self._loaded.values())
+            self._loaded.clear()
+        for executable in loaded:
+            executable.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_options(self, scale: int, strength: float, context: QualityContext | None) -> None:
+        if scale not in self.scales:
+            raise UsageError(f"scale is {scale}, but {self.manifest.name} offers {', '.join(map(str, self.scales))}")
+        if not 0.0 <= strength <= 1.0:
+            raise UsageError(f"strength is {strength}, but must be from 0 to 1")
+        if context is not None and context.shapes() != self.manifest.context.shapes():
+            raise UsageError(
+                f"the context has shapes {context.shapes()}, but {self.manifest.name} needs "
+                f"{self.manifest.context.shapes()}; assess with the same model"
+            )
+
+    def _tile_sides(self, height: int, width: int, scale: int) -> tuple[int, int]:
+        tiling = self.manifest.tiling
+        free = available_memory()
+        result = height * width * scale * scale * 3 * 2
+        budget = min(_TILE_BYTES, ((_FALLBACK_MEMORY if free is None else free) - result) // 2)
+        per_pixel = tiling.bytes_per_pixel * (3 + scale * scale) / 4
+        return choose_sides(height, width, max(0, budget) / per_pixel, tiling)
+
+    def _executable(self, name: str) -> Executable:
+        with self._lock:
+            if self._closed:
+                raise UsageError("the session is closed; load the bundle again")
+            if name not in self._loaded:
+                self._loaded[name] = self._backend.load(self._bundle.graph(name), threads=self._threads)
+            return self._loaded[name]
+
+    def _run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        outputs = self._executable(name).run(inputs)
+        for key, value in outputs.items():
+            if not np.isfinite(value).all():
+                raise BackendError(
+                    f"graph {name!r} of bundle {self._bundle.path} gave NaN or infinity in {key!r} on {self.backend}; "
+                    f"check its weights with: uare-rt inspect {self._bundle.path}"
+                )
+        return outputs
+
+
+def load(bundle: str | Path | None = None, *, backend: str = "auto", threads: int | None = None) -> Session:
+    """Open a bundle and make a session of it.
+
+    Args:
+        bundle: a directory ``NAME.uare``; None takes the ``uare-nano`` that comes with the package.
+        backend: a name of ``uare_rt.backends.names()``, or ``auto``.
+        threads: processor threads for one run; None takes all cores this process may use.
+
+    Raises:
+        BundleError: the bundle is missing, damaged or too new.
+        UsageError: there is no such backend, or threads is below 1.
+        BackendUnavailableError: this machine cannot run the backend.
+    """
+    opened = Bundle.open(shipped_bundle() if bundle is None else bundle)
+    return Session(opened, backends.choose(backend), threads=threads)
