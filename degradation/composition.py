@@ -99,7 +99,7 @@ def combine(labels: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total = dict.fromkeys(DEGRADATIONS, 0.0)
     for label in labels:
         for kind, severity in label.items():
-            total[kind] = 1 - (1 - total[kind]) * (1 - severity)
+            total[kind] += severity - total[kind] * severity  # exact where one of them is 0
     return total
 
 
