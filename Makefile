@@ -18,9 +18,9 @@ NATIVE_PACKAGES := cmake g++ make pkg-config libgstreamer1.0-dev libgstreamer-pl
 	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
 define check_python
-$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "error: uare-rt needs Python 3.10 or newer, '$(PYTHON)' is not: make PYTHON=python3.12 ..." >&2; exit 1; }
-$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "error: '$(PYTHON)' cannot make virtual environments: install python3-venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
 endef
 
@@ -36,14 +36,14 @@ help:
 	@echo "make clean        remove everything that these targets made"
 
 .venv/.ready: $(MAPPING)
-	@$(check_python)
+	$(check_python)
 	@echo "installing the base package into .venv"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install -q -c constraints.txt -e .
 	@touch $@
 
 .venv-test/.ready: $(MAPPING)
-	@$(check_python)
+	$(check_python)
 	@echo "installing the package and what its tests need into .venv-test"
 	@$(PYTHON) -m venv .venv-test
 	@.venv-test/bin/python -m pip install -q -c constraints.txt -e ".[test]"
