@@ -51,7 +51,8 @@ def _through_h264(frames: NDArray[np.uint8], crf: int) -> NDArray[np.uint8]:
     encoder.width, encoder.height, encoder.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
     encoder.thread_count = 1  # the bits must not depend on the machine's cores
-    encoder.options = {"crf": str(crf), "preset": "veryfast"}
+    # Macroblock trees with B-frames gave other bits from run to run (x264 as in PyAV's wheels, one thread).
+    encoder.options = {"crf": str(crf), "preset": "veryfast", "mbtree": "0"}
     decoder = av.CodecContext.create("h264", "r")
     packets = []
     for index, pixels in enumerate(even):
