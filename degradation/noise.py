@@ -3,8 +3,8 @@
 Map: sigma = 60 * severity, in 8-bit levels (severity 0.25, 0.42, 0.83 for sigma 15, 25, 50).
 
 - ``gaussian``: white, in sRGB.
-- ``poisson_gaussian``: shot and read noise in linear light, variance a*x + b; to first order the sRGB
-  deviation is sigma at mid-grey (sRGB 0.5), and 50 to 95 % of that variance is shot noise (the Gaussian approximation of Poisson).
+- ``poisson_gaussian``: shot and read noise in linear light, variance a*x + b (the Gaussian approximation of Poisson);
+  to first order the sRGB deviation is sigma at mid-grey (sRGB 0.5), 50 to 95 % of that variance being shot noise.
 - ``correlated``: Gaussian noise smoothed by 0.5 to 1.5 px, as demosaicking and in-camera denoising leave it.
 - ``per_channel``: channels of unequal strength with up to 90 % of the luma part removed: blotches of colour.
 """
