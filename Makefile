@@ -9,6 +9,7 @@ SHELL := bash
 PYTHON ?= python3
 DEMO ?= .venv/bin/python examples/demo.py
 NATIVE_BUILD ?= build/native
+MAKEFLAGS += --no-print-directory
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # A room that appears or moves changes the mapping, so the editable installs are made again.

@@ -191,14 +191,19 @@ def test_a_photo_is_assessed_and_restored_without_torch(installed: Path, photo: 
     assert restored.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("command", ["export", "train"])
-def test_a_command_that_needs_an_extra_names_it(installed: Path, tmp_path: Path, command: str) -> None:
-    arguments = {"export": ("weights.safetensors", "-o", "out.uare"), "train": ("recipe.yaml",)}[command]
-    for name in arguments[:1]:
-        (tmp_path / name).touch()
-    result = run(installed / "uare-rt", command, *arguments, cwd=tmp_path)
-    assert result.returncode != 0
-    assert f"uare-rt[{command}]" in result.stderr + result.stdout
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "weights.safetensors", "-o", "out.uare"),
+        ("train", "--recipe", "nano", "--data", ".", "-o", "checkpoints"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_command_that_needs_an_extra_names_it(installed: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    result = run(installed / "uare-rt", *command, cwd=tmp_path)
+    assert result.returncode == 1
+    assert f"uare-rt[{command[0]}]" in result.stderr
     assert "Traceback" not in result.stderr
 
 
