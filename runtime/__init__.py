@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from uare_rt import errors
+    from uare_rt._version import __version__
     from uare_rt.quality import Assessment, QualityContext
     from uare_rt.session import Restored, Session, load
-    from uare_rt._version import __version__
 
 __all__ = ["Assessment", "QualityContext", "Restored", "Session", "__version__", "errors", "load"]
 

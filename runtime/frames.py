@@ -59,7 +59,9 @@ def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 def to_unit(samples: NDArray[Any]) -> NDArray[np.float32]:
     """Samples of any type as float32 in [0, 1], same shape."""
-    return samples.astype(np.float32) * np.float32(1 / _FULL_SCALE[samples.dtype])
+    unit: NDArray[np.float32] = samples.astype(np.float32)
+    unit *= np.float32(1 / _FULL_SCALE[samples.dtype])
+    return unit
 
 
 def from_unit(values: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:

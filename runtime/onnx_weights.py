@@ -55,11 +55,9 @@ def nonfinite_weights(model: Path, locate: Callable[[str], Path]) -> str | None:
     return None
 
 
-def _check(
-    tensor: memoryview, mapped: dict[str, NDArray[np.uint8]], locate: Callable[[str], Path]
-) -> tuple[str, bool]:
-    kind, name, payload = 0, "", b""
-    content: memoryview | NDArray[np.uint8] | bytes = payload
+def _check(tensor: memoryview, mapped: dict[str, NDArray[np.uint8]], locate: Callable[[str], Path]) -> tuple[str, bool]:
+    kind, name = 0, ""
+    content: memoryview | NDArray[np.uint8] | bytes = b""
     external: dict[str, str] = {}
     for number, value in _fields(tensor):
         if number == _TENSOR_TYPE and isinstance(value, int):
@@ -75,7 +73,7 @@ def _check(
     if kind not in _EXPONENT:
         return name, False
     if external:
-        location = external["location"] if "location" in external else ""
+        location = external.get("location", "")
         if location not in mapped:
             mapped[location] = np.memmap(locate(location), dtype=np.uint8, mode="r")
         start = int(external.get("offset", 0))

@@ -15,8 +15,8 @@ from uare_rt.errors import BackendError, UsageError
 from uare_rt.frames import check_frame, to_uint8
 from uare_rt.machine import available_memory
 from uare_rt.quality import Assessment, QualityContext
-from uare_rt.tiling import checked_tile, choose_sides, plan_tiles
 from uare_rt.tiles import restore_tile
+from uare_rt.tiling import checked_tile, choose_sides, plan_tiles
 from uare_rt.views import extract_views
 
 if TYPE_CHECKING:

@@ -96,9 +96,7 @@ def _enlarged(image: NDArray[Any], tile: Tile, scale: int) -> NDArray[np.float32
     return np.stack(planes, axis=-1)
 
 
-def _feathered(
-    values: NDArray[np.float32], written: NDArray[Any], tile: Tile, scale: int
-) -> NDArray[np.float32]:
+def _feathered(values: NDArray[np.float32], written: NDArray[Any], tile: Tile, scale: int) -> NDArray[np.float32]:
     """Blend over the feathers; where both tiles agree to the last rounding, this keeps what was written."""
     values = values.copy()
     weight_y, weight_x = tile.y.ramp(scale)[:, None, None], tile.x.ramp(scale)[None, :, None]

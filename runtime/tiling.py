@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
     from uare_rt.manifest import Tiling
 
-__all__ = ["FEATHER", "Span", "Tile", "checked_tile", "choose_sides", "padded", "plan_axis", "plan_tiles", "reflect", "smallest_tile"]
+__all__ = [
+    "FEATHER",
+    "Span",
+    "Tile",
+    "checked_tile",
+    "choose_sides",
+    "padded",
+    "plan_axis",
+    "plan_tiles",
+    "reflect",
+    "smallest_tile",
+]
 
 FEATHER = 8  # input px shared by neighbouring tiles
 
@@ -33,8 +44,10 @@ class Span:
     """One tile along one axis, in input px.
 
     Attributes:
-        start, stop: what the graph reads; multiples of the tiling's ``multiple``.
-        begin, end: what the tile writes, inside the frame.
+        start: first px the graph reads.
+        stop: px after the last it reads; the distance is a multiple of the tiling's ``multiple``.
+        begin: first px the tile writes.
+        end: px after the last it writes.
         feather: the first px of begin..end that the tile before wrote too.
     """
 
@@ -99,7 +112,8 @@ def plan_tiles(height: int, width: int, sides: tuple[int, int], tiling: Tiling) 
     """Cut a frame into tiles, in reading order.
 
     Args:
-        height, width: of the frame, in px.
+        height: of the frame, in px.
+        width: of the frame, in px.
         sides: largest height and width of a tile, in px.
         tiling: the model's rules.
     """
@@ -111,18 +125,15 @@ def choose_sides(height: int, width: int, pixels: float, tiling: Tiling) -> tupl
     """The largest sides of a tile for a budget of pixels: the whole frame where it fits, else about square.
 
     Args:
-        height, width: of the frame, in px.
+        height: of the frame, in px.
+        width: of the frame, in px.
         pixels: what one tile may have; too small a budget gives the smallest tile.
         tiling: the model's rules.
     """
     whole_h, whole_w = padded(height, tiling.multiple), padded(width, tiling.multiple)
-    if whole_h * whole_w <= pixels:
-        return whole_h, whole_w
-    least = smallest_tile(tiling)
-    square = math.isqrt(int(pixels))
-    h = min(whole_h, max(square, int(pixels) // whole_w))
-    w = min(whole_w, max(square, int(pixels) // h))
-    return max(least, h // tiling.grid * tiling.grid), max(least, w // tiling.grid * tiling.grid)
+    area = max(int(pixels), smallest_tile(tiling) ** 2)
+    side_h = min(whole_h, max(math.isqrt(area), area // whole_w))
+    return side_h, min(whole_w, area // side_h)
 
 
 def checked_tile(tile: int, tiling: Tiling) -> int:
@@ -144,7 +155,8 @@ def reflect(start: int, stop: int, length: int) -> NDArray[np.intp]:
     edge px too.
 
     Args:
-        start, stop: in px of the padded axis, from 0.
+        start: first px of the padded axis, from 0.
+        stop: px of the padded axis after the last.
         length: of the axis without padding.
 
     Returns:

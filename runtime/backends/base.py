@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from uare_rt.bundle import GraphFile
 
-__all__ = ["Backend", "Capability", "Executable"]
+__all__ = ["Backend", "Capability", "Executable", "one_line"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,8 @@ class Backend(Protocol):
             BackendError: the backend refuses the graph.
         """
         ...
+
+
+def one_line(error: Exception) -> str:
+    """The message of a foreign exception, in one line of bearable length."""
+    return " ".join(str(error).split())[:300]

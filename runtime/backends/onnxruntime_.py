@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uare_rt.backends.base import Capability
+from uare_rt.backends.base import Capability, one_line
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores
 
@@ -55,7 +55,9 @@ class OnnxRuntimeBackend:
         try:
             session = ort.InferenceSession(str(graph.path), _options(ort, threads), providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
-            raise BackendError(f"{self.name} cannot load graph {graph.name!r} ({graph.path}): {_line(error)}") from error
+            raise BackendError(
+                f"{self.name} cannot load graph {graph.name!r} ({graph.path}): {one_line(error)}"
+            ) from error
         if self.provider not in session.get_providers():
             raise BackendUnavailableError(
                 f"{self.name}: {self.provider} is listed but did not start; check the driver and its libraries"
@@ -64,7 +66,7 @@ class OnnxRuntimeBackend:
 
 
 class _Session:
-    def __init__(self, session: Any, backend: str, graph: str) -> None:  # noqa: ANN401 - no stubs
+    def __init__(self, session: Any, backend: str, graph: str) -> None:
         self._session = session
         self._backend = backend
         self._graph = graph
@@ -77,14 +79,14 @@ class _Session:
         try:
             values = session.run(self._outputs, dict(inputs), _run_options())
         except Exception as error:
-            raise BackendError(f"{self._backend} failed in graph {self._graph!r}: {_line(error)}") from error
+            raise BackendError(f"{self._backend} failed in graph {self._graph!r}: {one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
         self._session = None
 
 
-def _options(ort: Any, threads: int | None) -> Any:  # noqa: ANN401 - no stubs
+def _options(ort: Any, threads: int | None) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or available_cores()
@@ -97,7 +99,7 @@ def _options(ort: Any, threads: int | None) -> Any:  # noqa: ANN401 - no stubs
     return options
 
 
-def _run_options() -> Any:  # noqa: ANN401 - no stubs
+def _run_options() -> Any:
     import onnxruntime as ort
 
     options = ort.RunOptions()
@@ -105,14 +107,12 @@ def _run_options() -> Any:  # noqa: ANN401 - no stubs
     return options
 
 
-def _import() -> Any:  # noqa: ANN401 - no stubs
+def _import() -> Any:
     try:
         ort = importlib.import_module("onnxruntime")
         ort.set_default_logger_severity(_ERRORS_ONLY)
     except Exception as error:  # a broken installation fails in many ways, all of them a reason
-        raise BackendUnavailableError(f"onnxruntime cannot be imported ({_line(error)}): pip install onnxruntime") from error
+        raise BackendUnavailableError(
+            f"onnxruntime cannot be imported ({one_line(error)}): pip install onnxruntime"
+        ) from error
     return ort
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uare_rt.backends.base import Capability
+from uare_rt.backends.base import Capability, one_line
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores
 
@@ -37,7 +37,7 @@ class OpenVinoBackend:
         except BackendUnavailableError as error:
             return Capability(_NAME, False, str(error))
         except Exception as error:  # a broken installation fails in many ways, all of them a reason
-            return Capability(_NAME, False, f"OpenVINO does not start: {_line(error)}")
+            return Capability(_NAME, False, f"OpenVINO does not start: {one_line(error)}")
         if "CPU" not in devices:
             return Capability(_NAME, False, "OpenVINO finds no CPU plugin; reinstall openvino", ov.__version__, devices)
         return Capability(_NAME, True, "OpenVINO on CPU", ov.__version__, devices)
@@ -54,14 +54,15 @@ class OpenVinoBackend:
         try:
             compiled = ov.Core().compile_model(str(graph.path), "CPU", settings)
         except Exception as error:
-            raise BackendError(f"{_NAME} cannot load graph {graph.name!r} ({graph.path}): {_line(error)}") from error
-        return _Compiled(compiled, graph.name)
+            raise BackendError(f"{_NAME} cannot load graph {graph.name!r} ({graph.path}): {one_line(error)}") from error
+        return _Compiled(compiled, graph)
 
 
 class _Compiled:
-    def __init__(self, compiled: Any, graph: str) -> None:  # noqa: ANN401 - no stubs
+    def __init__(self, compiled: Any, graph: GraphFile) -> None:
         self._compiled = compiled
-        self._graph = graph
+        self._graph = graph.name
+        self._outputs = [output.name for output in graph.spec.outputs]
         # A request serves one run at a time; there come to be as many as threads ever ran at once.
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -76,9 +77,9 @@ class _Compiled:
         try:
             # Outputs belong to the request and change with its next run, so they are copied.
             results = request.infer(dict(inputs), share_inputs=True)
-            outputs = {name: np.array(value) for key, value in results.items() for name in key.names}
+            outputs = {name: np.array(results[name]) for name in self._outputs}
         except Exception as error:
-            raise BackendError(f"{_NAME} failed in graph {self._graph!r}: {_line(error)}") from error
+            raise BackendError(f"{_NAME} failed in graph {self._graph!r}: {one_line(error)}") from error
         self._idle.put(request)
         return outputs
 
@@ -87,14 +88,10 @@ class _Compiled:
         self._idle = queue.SimpleQueue()
 
 
-def _import() -> Any:  # noqa: ANN401 - no stubs
+def _import() -> Any:
     try:
         return importlib.import_module("openvino")
     except ModuleNotFoundError as error:
         raise BackendUnavailableError('openvino is not installed: pip install "uare-rt[openvino]"') from error
     except Exception as error:
-        raise BackendUnavailableError(f"openvino cannot be imported ({_line(error)}); reinstall it") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        raise BackendUnavailableError(f"openvino cannot be imported ({one_line(error)}); reinstall it") from error

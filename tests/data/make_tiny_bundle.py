@@ -89,9 +89,8 @@ def assess_graph(g: Graph) -> tuple[bytes, dict, dict]:
 def restore_graph(g: Graph, scale: int) -> tuple[bytes, dict, dict]:
     inputs = {"frame": ("N", 3, "H", "W"), **CONTEXT}
     outputs = {"restored": ("N", 3, f"{scale}*H" if scale > 1 else "H", f"{scale}*W" if scale > 1 else "W")}
-    means = g.add(
-        "AveragePool", "frame", kernel_shape=[GRID, GRID], strides=[GRID, GRID], ceil_mode=1, count_include_pad=0
-    )
+    whole_windows = g.add("Pad", "frame", g.ints(0, 0, GRID, GRID), "", g.ints(2, 3))
+    means = g.add("AveragePool", whole_windows, kernel_shape=[GRID, GRID], strides=[GRID, GRID])
     g.weights.append(numpy_helper.from_array(np.array([1, 1, GRID, GRID], np.float32), "repeat"))
     spread = g.add("Resize", means, "", "repeat", mode="nearest", coordinate_transformation_mode="asymmetric",
                    nearest_mode="floor")  # fmt: skip

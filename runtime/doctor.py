@@ -1,0 +1,229 @@
+"""Doctor: what this machine can run, found out by running it, with the reason for everything it cannot."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uare_rt import backends
+from uare_rt._version import __version__
+from uare_rt.bundle import Bundle, shipped_bundle
+from uare_rt.errors import UareError
+from uare_rt.machine import available_cores, available_memory, total_memory
+from uare_rt.session import Session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uare_rt.backends.base import Capability
+
+__all__ = ["BackendReport", "Report", "diagnose"]
+
+_PACKAGES = (
+    *("numpy", "pillow", "av", "msgspec", "onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("tensorrt", "tensorrt-rtx-cu13", "cuda-bindings", "torch", "triton", "onnx"),
+)
+_FEATURES = (
+    *("sse4_2", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+_OLDEST_TENSORRT = (10, 3)
+_NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"), Path("/dev/dxg"))
+_SIDE = 128  # px of the frame that proves a backend
+_TOLERANCE = 0.02  # half precision differs by less; a wrong result by much more
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """What became of one backend.
+
+    Attributes:
+        name: of the backend.
+        works: it ran a real inference and the result was right.
+        reason: what it ran on, or why it does not work.
+        version: of its software, empty where absent.
+        devices: what it could run on.
+        seconds: of one restoration of a small frame, warm; None where it did not run.
+        difference: largest difference from the first backend that worked, samples in [0, 1]; None likewise.
+    """
+
+    name: str
+    works: bool
+    reason: str
+    version: str
+    devices: tuple[str, ...]
+    seconds: float | None = None
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of this machine and installation.
+
+    Attributes:
+        version: of uare-rt.
+        python: version of Python.
+        system: operating system and machine.
+        processor: its name.
+        features: its instruction sets that matter here.
+        cores: physical cores this process may use.
+        memory_total: bytes, or None where unknown.
+        memory_available: bytes, or None where unknown.
+        packages: versions of the packages that matter, of those installed.
+        bundle: the bundle that was run.
+        default_backend: what ``auto`` chooses, or None.
+        backends: one entry for each backend.
+        warnings: what should be put right, one sentence each.
+    """
+
+    version: str
+    python: str
+    system: str
+    processor: str
+    features: tuple[str, ...]
+    cores: int
+    memory_total: int | None
+    memory_available: int | None
+    packages: dict[str, str]
+    bundle: str
+    default_backend: str | None
+    backends: tuple[BackendReport, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def diagnose(bundle: Path | None = None) -> Report:
+    """Look at this machine and run every backend that it has.
+
+    Args:
+        bundle: what to run; None takes the one that comes with the package.
+    """
+    path = shipped_bundle() if bundle is None else bundle
+    packages = _packages()
+    reports, problem = _run_all(path)
+    name, features = _processor()
+    try:
+        default = backends.choose().name
+    except UareError:
+        default = None
+    return Report(
+        version=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=name,
+        features=features,
+        cores=available_cores(),
+        memory_total=total_memory(),
+        memory_available=available_memory(),
+        packages=packages,
+        bundle=str(path),
+        default_backend=default,
+        backends=reports,
+        warnings=tuple(([problem] if problem else []) + package_warnings(packages) + _gpu_warnings(reports)),
+    )
+
+
+def package_warnings(packages: dict[str, str]) -> list[str]:
+    """What is wrong with a set of installed packages.
+
+    Args:
+        packages: version of each installed package, by its name.
+
+    Returns:
+        One sentence for each problem, with the way out.
+    """
+    found = []
+    if "onnxruntime" in packages and "onnxruntime-gpu" in packages:
+        found.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            "pip uninstall onnxruntime onnxruntime-gpu, then install the one you need"
+        )
+    tensorrt = packages.get("tensorrt")
+    if tensorrt and tuple(int(n) for n in re.findall(r"\d+", tensorrt)[:2]) < _OLDEST_TENSORRT:
+        found.append(
+            f"TensorRT {tensorrt} is too old, {'.'.join(map(str, _OLDEST_TENSORRT))} is the first that works: "
+            "upgrade it (on Jetson: JetPack 6.2 or newer)"
+        )
+    return found
+
+
+def _run_all(path: Path) -> tuple[tuple[BackendReport, ...], str | None]:
+    bundle: Bundle | None = None
+    problem = None
+    try:
+        bundle = Bundle.open(path)
+        bundle.verify()
+    except UareError as error:
+        problem = str(error)
+    reports = []
+    reference: NDArray[np.float32] | None = None
+    for name in backends.names():
+        report, result = _run(backends.get(name).probe(), bundle, reference)
+        reports.append(report)
+        if report.works and reference is None:
+            reference = result
+    return tuple(reports), problem
+
+
+def _run(
+    capability: Capability, bundle: Bundle | None, reference: NDArray[np.float32] | None
+) -> tuple[BackendReport, NDArray[np.float32] | None]:
+    def report(works: bool, reason: str, seconds: float | None = None, gap: float | None = None) -> BackendReport:
+        return BackendReport(capability.name, works, reason, capability.version, capability.devices, seconds, gap)
+
+    if not capability.available:
+        return report(False, capability.reason), None
+    if bundle is None:
+        return report(False, "not run: there is no usable bundle to run"), None
+    frame = np.random.default_rng(0).random((_SIDE, _SIDE, 3), dtype=np.float32)
+    try:
+        with Session(bundle, backends.get(capability.name)) as session:
+            context = session.assess(frame).context
+            session.restore(frame, context=context)
+            began = time.perf_counter()
+            result = session.restore(frame, context=context).image
+            seconds = time.perf_counter() - began
+    except UareError as error:
+        return report(False, str(error)), None
+    if capability.name == "null":
+        return report(True, capability.reason, seconds), None
+    gap = 0.0 if reference is None else float(np.abs(result - reference).max())
+    if gap > _TOLERANCE:
+        return report(False, f"it runs but its result is wrong by {gap:.3g}", seconds, gap), None
+    return report(True, capability.reason, seconds, gap), result
+
+
+def _packages() -> dict[str, str]:
+    installed = {
+        re.sub(r"[-_.]+", "-", distribution.name).lower(): distribution.version
+        for distribution in metadata.distributions()
+        if distribution.name
+    }
+    return {name: installed[name] for name in _PACKAGES if name in installed}
+
+
+def _gpu_warnings(reports: tuple[BackendReport, ...]) -> list[str]:
+    if not any(path.exists() for path in _NVIDIA) or any(r.works and "GPU" in r.devices for r in reports):
+        return []
+    return ["an NVIDIA GPU seems to be here, but no backend runs on it; see the reasons above"]
+
+
+def _processor() -> tuple[str, tuple[str, ...]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), ()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    name = facts.get("model name") or facts.get("Model") or platform.machine()
+    return name, tuple(feature for feature in _FEATURES if feature in flags)
