@@ -1,0 +1,40 @@
+"""`uare-rt export`: a trained checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uare_rt.cli.console import emit
+from uare_rt.cli.extras import needs_extra
+from uare_rt.cli.options import OverwriteOption
+from uare_rt.errors import InputError, OutputError
+
+__all__ = ["export"]
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights written by `uare-rt train`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME.uare", help="The bundle to write.")],
+    overwrite: OverwriteOption = False,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Real images for the check against PyTorch.")
+    ] = None,
+) -> None:
+    """Export a checkpoint to a bundle.
+
+    Every ONNX graph is compared with PyTorch before it is written.
+    """
+    if not checkpoint.exists():
+        raise InputError(f"{checkpoint}: no such checkpoint; check the path")
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images}: no such directory; check the path given to --images")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists already; add --overwrite to replace it, or choose another -o")
+    with needs_extra("export"):
+        from uare_rt.export import export_bundle
+
+        bundle = export_bundle(checkpoint, out, overwrite=overwrite, real_images=images)
+    emit(f"{bundle}: written; look at it with: uare-rt inspect {bundle}")

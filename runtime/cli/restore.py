@@ -1,0 +1,108 @@
+"""`uare-rt restore`: better images and videos."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uare_rt.cli.console import Meter, emit_json, note
+from uare_rt.cli.failures import Failures
+from uare_rt.cli.inputs import find_sources
+from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, OverwriteOption, ThreadsOption
+from uare_rt.cli.outputs import plan_outputs, prepared_directories
+from uare_rt.cli.work import Settings, restore_job
+from uare_rt.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["Scale", "restore"]
+
+
+class Scale(str, Enum):
+    """Output scales, as texts because typer lists and checks those."""
+
+    x1 = "1"
+    x2 = "2"
+    x4 = "4"
+
+
+def restore(
+    ctx: typer.Context,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, videos, directories, quoted globs.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="OUT", help="Output file (one input) or directory.")],
+    scale: Annotated[Scale, typer.Option("--scale", help="Enlarge by this factor.")] = Scale.x1,
+    strength: Annotated[
+        float,
+        typer.Option(
+            "--strength", min=0.0, max=1.0, metavar="S", help="0 leaves the input as it is, 1 restores fully."
+        ),
+    ] = 1.0,
+    tile: Annotated[
+        int | None, typer.Option("--tile", min=1, metavar="PX", help="Tile side of images; fits memory if not given.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+    bundle: BundleOption = None,
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Restore images and videos.
+
+    One input and an OUT with a suffix give that file; otherwise files of the same names are written into the
+    directory OUT. Inputs are never overwritten. A run over several files goes on past bad ones.
+
+    With --json, a list with one object per file: path, output, kind, seconds, score (of the input), score_after;
+    for an image width and height; for a video frames, notes (what could not be kept) and damage (where the source
+    could not be read). A file that failed has path and error only.
+    """
+    jobs = plan_outputs(find_sources(paths), out, overwrite=overwrite)
+    settings = Settings(int(scale.value), strength, tile, overwrite)
+    import uare_rt
+    from uare_rt.tiling import checked_tile
+
+    with uare_rt.load(bundle, backend=backend, threads=threads) as session:
+        if settings.scale not in session.scales:
+            known = ", ".join(map(str, session.scales))
+            raise UsageError(f"--scale {settings.scale}: this bundle restores at {known} only")
+        if tile is not None:
+            checked_tile(tile, session.manifest.tiling)
+        failures = Failures(ctx)
+        records: list[dict[str, Any]] = []
+        with prepared_directories(jobs), Meter(len(jobs)) as meter:
+            for job in jobs:
+                meter.start(job.source.path.name)
+                line = None
+                with failures.at(job.source.path):
+                    record = restore_job(session, job, settings, meter)
+                    records.append(record)
+                    line = None if as_json else _line(record)
+                    _tell_shortcomings(record, failures, job.source.path)
+                meter.finish(line)
+    if as_json:
+        emit_json([*records, *failures.records()])
+    failures.report(len(jobs))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    score = "" if record["score"] is None else f"score {record['score']:.2f} -> {record['score_after']:.2f}"
+    if record["kind"] == "video":
+        work = f"{record['frames']} frames, {record['frames'] / record['seconds']:.1f} frames/s"
+    else:
+        work = f"{record['width']}x{record['height']}"
+    facts = ", ".join(filter(None, (score, work, f"{record['seconds']:.1f} s")))
+    return f"{record['path']} -> {record['output']}: {facts}"
+
+
+def _tell_shortcomings(record: Mapping[str, Any], failures: Failures, path: Path) -> None:
+    for text in record.get("notes", ()):
+        note(f"{path}: {text}")
+    if record.get("damage"):
+        first = record["damage"][0]
+        failures.add_incomplete(
+            path,
+            f"damaged at {first['seconds']:.1f} s ({first['reason']}); {record['output']} holds what could be read",
+        )

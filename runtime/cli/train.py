@@ -1,0 +1,74 @@
+"""`uare-rt train`: train the model by a recipe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uare_rt.cli.console import emit
+from uare_rt.cli.extras import needs_extra
+from uare_rt.errors import InputError, OutputError, UsageError
+
+__all__ = ["parse_minutes", "train"]
+
+
+def train(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Directory of clean training images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of checkpoints and logs.")],
+    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="Recipe, by name or YAML file.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the directory.")] = False,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Steps in all, instead of the recipe's.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads of PyTorch.")
+    ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", metavar="TIME", help="Stop after this time, e.g. 90m or 2h30m.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Processes that load images.")] = 1,
+) -> None:
+    """Train the model by a recipe.
+
+    Ctrl-C stops it; --resume goes on from the last checkpoint.
+    """
+    minutes = None if time_budget is None else parse_minutes(time_budget)
+    if not data.is_dir():
+        raise InputError(f"{data}: no such directory; check the path given to --data")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; give a directory to -o")
+    with needs_extra("train"):
+        from uare_rt.training import run
+
+        report = run(
+            recipe,
+            data,
+            out,
+            resume=resume,
+            steps=steps,
+            threads=threads,
+            time_budget=minutes,
+            workers=workers,
+            progress=None,
+        )
+    emit(str(report))
+
+
+def parse_minutes(text: str) -> float:
+    """Read a time such as `90m`, `2h`, `1h30m` or `45s`.
+
+    Returns:
+        The time in minutes.
+
+    Raises:
+        UsageError: it is not such a time, or it is zero.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 60 * hours + minutes + seconds / 60
+    if total <= 0:
+        raise UsageError(f"--time-budget {text}: not a time; write for example 90m or 2h30m")
+    return total
