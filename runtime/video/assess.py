@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,7 @@ def sample_frames(source: str | Path, count: int) -> Iterator[tuple[float, Pixel
         found = False
         for frame in frames:
             if convert is None:
-                tags = read_tags(frame)
+                tags = read_tags(frame, stream.codec_context)
                 deep = max(component.bits for component in frame.format.components) > 8
                 matrix = guessed_matrix(tags, frame.width, frame.height)
                 convert = ToRgb(matrix, full_range=tags.full_range, deep=deep)
@@ -147,10 +148,8 @@ def _decoded(stream: Any) -> Iterator[Any]:
 
     try:
         for packet in stream.container.demux(stream):
-            try:
+            with contextlib.suppress(av.error.FFmpegError, ValueError):
                 yield from packet.decode()
-            except (av.error.FFmpegError, ValueError):
-                continue
     except (av.error.FFmpegError, OSError, ValueError):
         return
 

@@ -6,7 +6,7 @@ was. Values are converted as coded: there is no tone mapping and no change of pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uare_rt.errors import InputError
 from uare_rt.video.frames import ColourTags
@@ -22,8 +22,8 @@ _SWS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _MPEG, _JPEG = 1, 2
 
 
-def read_tags(frame: Any) -> ColourTags:
-    """The colour tags of a decoded `av.VideoFrame`; what is not stated is guessed as players do.
+def read_tags(frame: Any, context: Any) -> ColourTags:
+    """The colour tags of an `av.VideoFrame` and its codec context; what is not stated is guessed as players do.
 
     Raises:
         InputError: the matrix has no linear conversion to RGB (constant luminance, ICtCp, YCgCo).
@@ -39,7 +39,7 @@ def read_tags(frame: Any) -> ColourTags:
         )
     tag = int(frame.color_range)
     full = rgb or tag == _JPEG or (tag == 0 and frame.format.name.startswith("yuvj"))
-    return ColourTags(matrix, full, tag != 0, int(frame.color_primaries), int(frame.color_trc))
+    return ColourTags(matrix, full, tag != 0, int(context.color_primaries), int(context.color_trc))
 
 
 def guessed_matrix(tags: ColourTags, width: int, height: int) -> int:
@@ -84,8 +84,7 @@ class ToRgb:
     def __call__(self, frame: Any) -> Pixels:
         """`av.VideoFrame` -> uint8 or uint16 [H, W, 3], RGB."""
         converted = self._reformatter.reformat(frame, format=self._format, **self._arguments)
-        pixels: Pixels = converted.to_ndarray()
-        return pixels
+        return cast("Pixels", converted.to_ndarray())
 
 
 class FromRgb:
@@ -101,6 +100,7 @@ class FromRgb:
         from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()
+        self._matrix = matrix
         self._arguments: dict[str, Any] = {
             "format": pix_fmt,
             "src_colorspace": _SWS[matrix],
@@ -116,7 +116,10 @@ class FromRgb:
         import numpy as np
 
         name = "rgb48le" if pixels.dtype == np.uint16 else "rgb24"
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=name)
+        packed: Any = np.ascontiguousarray(pixels)
+        frame = av.VideoFrame.from_ndarray(packed, format=name)
+        # PyAV 17 does not hand BT.2020 on as an argument; it takes what the frame says.
+        frame.colorspace = self._matrix
         return self._reformatter.reformat(frame, **self._arguments)
 
 

@@ -73,9 +73,7 @@ class Channel(Generic[T]):
             yield item
 
 
-def run_overlapped(
-    read: Iterable[S], work: Callable[[S], R], write: Callable[[R], None], *, capacity: int = 4
-) -> None:
+def run_overlapped(read: Iterable[S], work: Callable[[S], R], write: Callable[[R], None], *, capacity: int = 4) -> None:
     """Pull items from ``read``, pass each through ``work`` and hand the results to ``write``, in order.
 
     ``read`` is iterated and ``write`` is called in threads of their own; ``work`` runs in the caller's, so

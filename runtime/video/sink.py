@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
-import math
 import os
 import uuid
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from uare_rt.errors import OutputError, UsageError
 from uare_rt.video.colour import UNSPECIFIED, FromRgb, guessed_matrix, output_pix_fmt
+from uare_rt.video.copying import (
+    CONTAINERS,
+    add_copy,
+    can_hold,
+    codec_name,
+    is_chapter_track,
+    metadata_of,
+    muxer_options,
+)
 from uare_rt.video.frames import Frame, SidePacket
+from uare_rt.video.rotation import quarter_turns, turned, writes_display_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from uare_rt.video.frames import Pixels, VideoInfo
+    from uare_rt.video.frames import VideoInfo
     from uare_rt.video.source import VideoSource
 
-__all__ = ["CONTAINERS", "VideoOptions", "VideoSink", "check_target"]
-
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+__all__ = ["VideoOptions", "VideoSink", "check_target"]
 
 
 class _Encoder(NamedTuple):
@@ -47,13 +50,6 @@ _ENCODERS = {
     "libvpx-vp9": _Encoder(22, "4", "cpu-used", {"b:v": "0", "row-mt": "1", "deadline": "good"}, odd_chroma=True),
     "libsvtav1": _Encoder(22, "8", odd_chroma=True),
 }
-# Written by the muxer itself; copying the source's would be wrong.
-_OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
-# Keys the plain MP4 metadata box knows; any other needs the extended box or would be lost.
-_MP4_METADATA = set(
-    "title artist album_artist album author composer comment date year genre copyright description synopsis "
-    "show episode_id network grouping lyrics track disc creation_time location language handler_name".split()
-)
 
 
 @dataclass(frozen=True)
@@ -125,6 +121,7 @@ class VideoSink:
         self._copies: dict[int, Any] = {}
         self._turns: tuple[int, bool] | None = None
         self._finished = False
+        self._rounded = 0
         self._container: Any = None
         try:
             with self._explained():
@@ -140,6 +137,11 @@ class VideoSink:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the caller should know about how the result was written."""
+        if self._rounded:
+            text = (
+                f"{self._target.suffix} counts milliseconds: {self._rounded} frame times were rounded (not in .mp4)"
+            )
+            return (*self._notes, text)
         return tuple(self._notes)
 
     @property
@@ -196,23 +198,18 @@ class VideoSink:
             yield
         except (av.error.FFmpegError, OSError) as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise OutputError(f"{self._target}: no space left on the device; the unfinished file is removed") from error
+                raise OutputError(
+                    f"{self._target}: no space left on the device; the unfinished file is removed"
+                ) from error
             reason = getattr(error, "strerror", None) or error
             raise OutputError(f"{self._target}: writing failed ({reason}); the unfinished file is removed") from error
 
     def _open(self, source: VideoSource) -> Any:
         import av
 
-        metadata = {k: v for k, v in source.container.metadata.items() if k.lower() not in _OWN_METADATA}
-        options = {}
-        if self._format in ("mp4", "mov"):
-            options.update(_timescales(source))
-            if any(k.lower() not in _MP4_METADATA for k in metadata):
-                options["movflags"] = "use_metadata_tags"
-        elif source.info.time_base.denominator % 1000 or source.info.time_base.denominator > 1000:
-            self._notes.append(f"{self._target.suffix} keeps times in whole milliseconds; they were rounded")
+        options = muxer_options(source, self._format)
         container = av.open(str(self._partial), "w", format=self._format, container_options=options)
-        container.metadata.update(metadata)
+        container.metadata.update(metadata_of(source.container))
         return container
 
     def _add_video(self, source: VideoSource, scale: int, options: VideoOptions) -> Any:
@@ -245,7 +242,7 @@ class VideoSink:
         if name == "libx265" and self._format in ("mp4", "mov"):
             context.codec_tag = "hvc1"
         self._set_colour(context, source.info, info)
-        stream.metadata.update({k: v for k, v in source.stream.metadata.items() if k.lower() not in _OWN_METADATA})
+        stream.metadata.update(metadata_of(source.stream))
         with contextlib.suppress(AttributeError):
             stream.disposition = source.stream.disposition
         if self._turns is None and info.display_matrix is not None:
@@ -255,7 +252,7 @@ class VideoSink:
     def _placed(self, info: VideoInfo, scale: int) -> VideoInfo:
         """``info`` of the result: scaled, and turned where the container cannot carry the display matrix."""
         info = replace(info, width=info.width * scale, height=info.height * scale)
-        if info.display_matrix is None or _writes_display_matrix():
+        if info.display_matrix is None or writes_display_matrix():
             return info
         self._turns = quarter_turns(info.display_matrix)
         if self._turns is None:
@@ -294,14 +291,14 @@ class VideoSink:
 
     def _add_copies(self, source: VideoSource) -> None:
         for stream in source.side_streams:
-            if _is_chapter_track(stream):
+            if is_chapter_track(stream):
                 continue
-            if _can_hold(self._format, stream):
-                copy = _add_copy(self._container, stream)
+            if can_hold(self._format, stream):
+                copy = add_copy(self._container, stream)
                 self._copies[stream.index] = copy
                 continue
-            others = [suffix for suffix, name in CONTAINERS.items() if _can_hold(name, stream)]
-            what = f"stream {stream.index} ({stream.type}, {_codec_name(stream)})"
+            others = [suffix for suffix, name in CONTAINERS.items() if can_hold(name, stream)]
+            what = f"stream {stream.index} ({stream.type}, {codec_name(stream)})"
             where = f"{' or '.join(others)} can" if others else "no container here can"
             if stream.type in ("audio", "subtitle", "video"):
                 raise UsageError(f"{self._target.suffix} cannot hold {what} of the source; {where}")
@@ -316,12 +313,11 @@ class VideoSink:
             write(chapters)
 
     def _encode(self, item: Frame) -> None:
-        pixels: Pixels = item.pixels
-        if self._turns is not None:
-            pixels = turned(pixels, self._turns)
-        frame = self._from_rgb(pixels)
+        frame = self._from_rgb(item.pixels if self._turns is None else turned(item.pixels, self._turns))
         frame.pts = item.pts
         frame.time_base = self._stream.codec_context.time_base
+        if self._format in ("matroska", "webm") and (item.pts * frame.time_base * 1000).denominator != 1:
+            self._rounded += 1
         if item.duration:
             self._durations[item.pts] = item.duration
             frame.duration = item.duration
@@ -334,23 +330,6 @@ class VideoSink:
                 packet.duration = duration
             packet.stream = self._stream
             self._container.mux(packet)
-
-
-def _timescales(source: VideoSource) -> dict[str, str]:
-    """Options that make MP4 keep times as they are: ticks of the track, and of the file for its edit lists."""
-    base = source.info.time_base
-    if base.numerator != 1:
-        return {}
-    bases = [base, *(Fraction(s.time_base) for s in source.side_streams if s.time_base)]
-    common = math.lcm(*(b.denominator for b in bases))
-    movie = common if common < 2**31 else base.denominator
-    return {"video_track_timescale": str(base.denominator), "movie_timescale": str(movie)}
-
-
-def _is_chapter_track(stream: Any) -> bool:
-    """Whether this is the text track that MP4 keeps chapters in; the muxer makes its own."""
-    chapters = getattr(stream.container, "chapters", list)
-    return stream.type == "data" and getattr(stream, "codec_tag", "") == "text" and bool(chapters())
 
 
 def _encoder(name: str) -> Any:
@@ -368,57 +347,3 @@ def _is_rgb(pix_fmt: str) -> bool:
     from av.video.format import VideoFormat
 
     return bool(VideoFormat(pix_fmt, 16, 16).is_rgb)
-
-
-def _codec_name(stream: Any) -> str:
-    return stream.codec_context.name if stream.codec_context is not None else "unknown codec"
-
-
-def _writes_display_matrix() -> bool:
-    from av.video.stream import VideoStream
-
-    return hasattr(VideoStream, "set_display_matrix")
-
-
-def _add_copy(container: Any, stream: Any) -> Any:
-    # PyAV would look for an encoder of a video template unless it is told to copy as it is.
-    copy = container.add_stream_from_template(stream, opaque=True)
-    copy.metadata.update(dict(stream.metadata))
-    with contextlib.suppress(AttributeError):
-        copy.disposition = stream.disposition
-    return copy
-
-
-def _can_hold(format_name: str, stream: Any) -> bool:
-    """Whether a container of this format accepts a copy of ``stream``, by writing a header with it."""
-    import av
-
-    probe = av.open(io.BytesIO(), "w", format=format_name)
-    try:
-        _add_copy(probe, stream)
-        probe.start_encoding()
-    except (av.error.FFmpegError, ValueError, RuntimeError, NotImplementedError):
-        return False
-    finally:
-        with contextlib.suppress(Exception):
-            probe.close()
-    return True
-
-
-def quarter_turns(matrix: tuple[int, ...]) -> tuple[int, bool] | None:
-    """(counter-clockwise quarter turns, mirrored first) of a display matrix; None for any other angle."""
-    a, b, c, d = (round(matrix[i] / 65536, 3) for i in (0, 1, 3, 4))
-    # How the matrix moves the x axis, mirrored or not, in image coordinates (y down).
-    plain = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
-    if (a, b, c, d) in plain:
-        return plain[a, b, c, d], False
-    if (-a, -b, c, d) in plain:
-        return plain[-a, -b, c, d], True
-    return None
-
-
-def turned(pixels: Pixels, turns: tuple[int, bool]) -> Pixels:
-    """[H, W, 3] mirrored left to right if asked, then turned counter-clockwise by quarter turns."""
-    mirrored = pixels[:, ::-1] if turns[1] else pixels
-    result: Pixels = np.ascontiguousarray(np.rot90(mirrored, turns[0]))
-    return result

@@ -7,24 +7,26 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from uare_rt.errors import InputError
 from uare_rt.video.colour import ToRgb, guessed_matrix, read_tags
 from uare_rt.video.frames import Damage, Frame, SidePacket, VideoInfo
+from uare_rt.video.rotation import display_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SUFFIXES", "VideoSource", "display_matrix", "is_video", "open_input", "picture_stream"]
+__all__ = ["SUFFIXES", "VideoSource", "is_video", "open_input", "picture_stream"]
 
 SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .vob .mxf .y4m".split()
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts"),
+        *("wmv", "flv", "3gp", "ogv", "vob", "mxf", "y4m"),
+    )
 )
 # Containers whose header states the true duration, so that a shorter stream means a truncated file.
 _STATES_DURATION = ("mov", "matroska")
 _GAP_SECONDS = 0.5
-_ATTACHED_PICTURE = 0x400
 
 
 def is_video(path: str | Path) -> bool:
@@ -52,8 +54,8 @@ def open_input(path: Path) -> Any:
         raise InputError(f"{path} cannot be read: permission denied") from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
-            f"{path} is not a readable video: {error.strerror if isinstance(error, OSError) else error}; "
-            "the file is damaged, cut off before its index, or of another kind"
+            f"{path} is not a readable video ({_reason(error)}): the file is damaged, cut off before its index, "
+            "or of another kind"
         ) from error
 
 
@@ -63,7 +65,9 @@ def picture_stream(container: Any, path: Path) -> Any:
     Raises:
         InputError: there is none, or no decoder for it.
     """
-    streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
+    from av.stream import Disposition
+
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
         raise InputError(f"{path} has no video stream (streams found: {kinds})")
@@ -72,18 +76,6 @@ def picture_stream(container: Any, path: Path) -> Any:
         raise InputError(f"{path}: this build of FFmpeg has no decoder for its video stream")
     stream.thread_type = "AUTO"
     return stream
-
-
-def display_matrix(frame: Any) -> tuple[int, ...] | None:
-    """The display matrix of a decoded frame, nine integers (16.16 and 2.30 fixed point), or None if upright."""
-    from av.sidedata.sidedata import Type
-
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if data is None:
-        return None
-    values = tuple(int(v) for v in np.frombuffer(bytes(data), dtype=np.int32)[:9])
-    upright = values[0] > 0 and values[4] > 0 and values[1] == values[3] == 0
-    return None if upright else values
 
 
 class VideoSource:
@@ -110,7 +102,7 @@ class VideoSource:
             self._end = 0.0
             self._decoded = 0
             self._items = self._read()
-            self._first = self._first_frame()
+            self._opening = self._read_opening()
         except BaseException:
             self._container.close()
             raise
@@ -159,18 +151,18 @@ class VideoSource:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame | SidePacket]:
-        yield from self._ahead
-        yield self._first
+        yield from self._opening
+        self._opening.clear()
         yield from self._items
         self._check_end()
 
-    def _first_frame(self) -> Frame:
-        """Decode up to the first frame, keeping the packets that come before it."""
-        self._ahead: list[SidePacket] = []
+    def _read_opening(self) -> list[Frame | SidePacket]:
+        """Everything up to the first frame, which tells what the stream is."""
+        opening: list[Frame | SidePacket] = []
         for item in self._items:
+            opening.append(item)
             if isinstance(item, Frame):
-                return item
-            self._ahead.append(item)
+                return opening
         reason = self._damage[0].reason if self._damage else "the stream is empty"
         raise InputError(f"{self._path}: not one frame could be decoded ({reason})")
 
@@ -226,9 +218,11 @@ class VideoSource:
 
     def _start(self, frame: Any) -> None:
         stream = self._stream
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        # Without timestamps the container's own rate is made up; the coded stream may know better.
+        rates = [stream.average_rate, stream.guessed_rate][:: 1 if frame.pts is not None else -1]
+        rate = Fraction(rates[0] or rates[1] or 25)
         time_base = Fraction(stream.time_base or 1 / rate)
-        colour = read_tags(frame)
+        colour = read_tags(frame, stream.codec_context)
         depth = max(component.bits for component in frame.format.components)
         aspect = stream.sample_aspect_ratio
         self._tick = max(1, round(1 / (rate * time_base)))
@@ -285,5 +279,4 @@ class VideoSource:
 
 
 def _reason(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text or type(error).__name__
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

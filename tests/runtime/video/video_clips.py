@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+
 from uare_rt.quality import Assessment, QualityContext
 from uare_rt.session import Restored
 from uare_rt.slots import SLOTS, describe, expected_score, expected_severity
@@ -72,7 +73,9 @@ def make_clip(
     times = list(pts) if pts is not None else [i * tick for i in range(len(pictures))]
     with av.open(str(path), "w") as out:
         video = out.add_stream(codec, rate=rate)
-        height, width = (pictures[0].height, pictures[0].width) if hasattr(pictures[0], "planes") else pictures[0].shape[:2]
+        height, width = (
+            (pictures[0].height, pictures[0].width) if hasattr(pictures[0], "planes") else pictures[0].shape[:2]
+        )
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         video.codec_context.time_base = time_base
         video.codec_context.options = {"crf": "10", "preset": "ultrafast"} if options is None else options

@@ -1,0 +1,52 @@
+"""Rotation of clips: the display matrix of the container, or the turn that replaces it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["display_matrix", "quarter_turns", "turned", "writes_display_matrix"]
+
+
+def display_matrix(frame: Any) -> tuple[int, ...] | None:
+    """The display matrix of a decoded frame, nine integers (16.16 and 2.30 fixed point), or None if upright."""
+    from av.sidedata.sidedata import Type
+
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return None
+    values = tuple(int(v) for v in np.frombuffer(bytes(data), dtype=np.int32)[:9])
+    upright = values[0] > 0 and values[4] > 0 and values[1] == values[3] == 0
+    return None if upright else values
+
+
+def writes_display_matrix() -> bool:
+    """Whether this PyAV can put a display matrix into a file (18 and later can)."""
+    from av.video.stream import VideoStream
+
+    return hasattr(VideoStream, "set_display_matrix")
+
+
+def quarter_turns(matrix: tuple[int, ...]) -> tuple[int, bool] | None:
+    """(counter-clockwise quarter turns, mirrored first) of a display matrix; None for any other angle."""
+    exact = [matrix[i] / 65536 for i in (0, 1, 3, 4)]
+    a, b, c, d = (round(x) for x in exact)
+    if max(abs(x - y) for x, y in zip(exact, (a, b, c, d), strict=True)) > 1e-3:
+        return None
+    # How the matrix moves the x axis, mirrored or not, in image coordinates (y down).
+    plain = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
+    if (a, b, c, d) in plain:
+        return plain[a, b, c, d], False
+    if (-a, -b, c, d) in plain:
+        return plain[-a, -b, c, d], True
+    return None
+
+
+def turned(pixels: NDArray[Any], turns: tuple[int, bool]) -> NDArray[Any]:
+    """[H, W, 3] mirrored left to right if asked, then turned counter-clockwise by quarter turns."""
+    mirrored = pixels[:, ::-1] if turns[1] else pixels
+    return np.ascontiguousarray(np.rot90(mirrored, turns[0]))
