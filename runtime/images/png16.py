@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from uare_rt.errors import InputError
-from uare_rt.images.picture import sample_bands
+from uare_rt.images.picture import DEFLATE_LEVEL, sample_bands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,7 +199,7 @@ def write_png16(file: BinaryIO | io.BytesIO, picture: Picture, *, grey: bool) ->
         file.write(_chunk(b"iTXt", _XMP_KEY + b"\0\0\0\0\0" + about.xmp))
     step = 2 * ((1 if grey else 3) + alpha)
     above = np.zeros(width * step, dtype=np.uint8)
-    deflate = zlib.compressobj()
+    deflate = zlib.compressobj(DEFLATE_LEVEL)
     for band in sample_bands(picture, grey=grey):
         rows = band.astype(">u2").view(np.uint8).reshape(len(band), width * step)
         compressed = deflate.compress(_filtered(rows, above, step))

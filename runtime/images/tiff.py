@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from uare_rt.errors import InputError
 from uare_rt.images.opening import relaxed_pillow
-from uare_rt.images.picture import sample_bands
+from uare_rt.images.picture import DEFLATE_LEVEL, sample_bands
 from uare_rt.images.profiles import exif_entries, exif_order
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def write_tiff(file: BinaryIO, picture: Picture, *, grey: bool) -> None:
         rows = rows or len(band)
         differences = band.copy()
         differences[:, 1:] -= band[:, :-1]
-        data = zlib.compress(differences.astype(f"{order}u{bits // 8}").tobytes())
+        data = zlib.compress(differences.astype(f"{order}u{bits // 8}").tobytes(), DEFLATE_LEVEL)
         offsets.append(put(data))
         sizes.append(len(data))
     for tag, value in {_WIDTH: width, _HEIGHT: height, _ROWS_PER_STRIP: rows}.items():

@@ -18,7 +18,7 @@ from uare_rt.errors import OutputError, UsageError
 from uare_rt.images import profiles
 from uare_rt.images.formats import WRITE_FORMATS
 from uare_rt.images.opening import LOGGER
-from uare_rt.images.picture import Picture, eight_bit, sample_bands
+from uare_rt.images.picture import DEFLATE_LEVEL, Picture, eight_bit, sample_bands
 from uare_rt.images.png16 import write_png16
 from uare_rt.images.tiff import write_tiff
 
@@ -169,6 +169,7 @@ def _options(kind: str, about: Metadata, quality: int, lossless: bool) -> dict[s
     if about.exif is not None:
         options["exif"] = b"Exif\0\0" + about.exif
     if kind == "PNG":
+        options["compress_level"] = DEFLATE_LEVEL
         if about.xmp is not None:
             options["pnginfo"] = PngImagePlugin.PngInfo()
             options["pnginfo"].add_itxt("XML:com.adobe.xmp", about.xmp.decode("utf-8", "replace"))
