@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFLATE_LEVEL", "Metadata", "Picture", "eight_bit", "oriented", "row_bands", "sample_bands"]
 
 _BAND_SAMPLES = 1 << 20  # work on about a million samples at a time: large pictures are never copied whole
-DEFLATE_LEVEL = 4  # of PNG and TIFF: within 3 % of the size at level 6 in about half the time
+# Of PNG and TIFF. Against level 6, on 10 photos of 8 bits: half the CPU time, 2 to 3 % larger (6 % at worst).
+DEFLATE_LEVEL = 4
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16"})
 _LUMA = np.array([299, 587, 114], dtype=np.uint32)  # BT.601, thousandths; exact where R = G = B
 
