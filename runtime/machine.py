@@ -11,6 +11,7 @@ __all__ = ["available_cores", "available_memory", "total_memory"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPU = Path("/sys/devices/system/cpu")
+_PROC = Path("/proc")
 
 
 def available_cores() -> int:
@@ -38,7 +39,7 @@ def available_memory() -> int | None:
 
 
 def _meminfo_available() -> int | None:
-    for line in (_read(Path("/proc/meminfo")) or "").splitlines():
+    for line in (_read(_PROC / "meminfo") or "").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
@@ -55,7 +56,7 @@ def _pages(name: str) -> int | None:
 
 def _cgroup_folders(controller: str) -> list[Path]:
     folders = []
-    for line in (_read(Path("/proc/self/cgroup")) or "").splitlines():
+    for line in (_read(_PROC / "self" / "cgroup") or "").splitlines():
         _, names, path = line.split(":", 2)
         if not names or controller in names.split(","):
             root = _CGROUP / names if names else _CGROUP
@@ -67,14 +68,23 @@ def _cgroup_folders(controller: str) -> list[Path]:
 def _cgroup_headroom() -> list[int]:
     found = []
     for folder in _cgroup_folders("memory"):
-        for limit_name, used_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        for limit_name, used_name, cache_name in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             limit, used = _number(folder / limit_name), _number(folder / used_name)
             if limit is not None and used is not None:
-                found.append(limit - used)
+                # Cached files count as used, but make room when asked.
+                found.append(limit - used + _statistic(folder / "memory.stat", cache_name))
     return found
+
+
+def _statistic(path: Path, name: str) -> int:
+    for line in (_read(path) or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
 
 
 def _cpu_quota() -> float | None:

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Restored", "Session", "load"]
 
-# A tile never takes more than this, so that a photo of 50 megapixels stays within 1.5 GB in all.
-_TILE_BYTES = 640 << 20
-_FALLBACK_MEMORY = 2 << 30
+# Input, output and the tile under way keep within this, so that a photo of 50 megapixels takes less than
+# 1.5 GB with all that reading and writing needs. Larger images still get tiles of a useful size.
+_WORKING_SET = 1100 << 20
+_LEAST_TILE = 256 << 20
+_FALLBACK_MEMORY = 2 << 30  # assumed free where the system does not say
+_BYTES_PER_OUTPUT_PIXEL = 48  # beyond scale 1: base, residual, sum and the copy that is rounded, float32 RGB each
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +141,7 @@ class Session:
             return Restored(image.copy(), assessment, 0, time.perf_counter() - began)
         height, width = image.shape[:2]
         tiling = self.manifest.tiling
-        sides = self._tile_sides(height, width, scale) if tile is None else (checked_tile(tile, tiling),) * 2
+        sides = self._tile_sides(image, scale) if tile is None else (checked_tile(tile, tiling),) * 2
         tiles = plan_tiles(height, width, sides, tiling)
         inputs = guide.inputs() if guide is not None else {}
 
@@ -182,13 +185,15 @@ class Session:
                 f"{self.manifest.context.shapes()}; assess with the same model"
             )
 
-    def _tile_sides(self, height: int, width: int, scale: int) -> tuple[int, int]:
+    def _tile_sides(self, image: NDArray[Any], scale: int) -> tuple[int, int]:
         tiling = self.manifest.tiling
         free = available_memory()
-        result = height * width * scale * scale * 3 * 2
-        budget = min(_TILE_BYTES, ((_FALLBACK_MEMORY if free is None else free) - result) // 2)
-        per_pixel = tiling.bytes_per_pixel * (3 + scale * scale) / 4
-        return choose_sides(height, width, max(0, budget) / per_pixel, tiling)
+        result = image.nbytes * scale * scale
+        wanted = max(_LEAST_TILE, _WORKING_SET - image.nbytes - result)
+        possible = ((_FALLBACK_MEMORY if free is None else free) - result) // 2
+        per_pixel = tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)
+        height, width = image.shape[:2]
+        return choose_sides(height, width, max(0, min(wanted, possible)) / per_pixel, tiling)
 
     def _executable(self, name: str) -> Executable:
         with self._lock:

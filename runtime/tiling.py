@@ -8,7 +8,6 @@ rounding where they do not (half precision, kernels chosen by size).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +36,7 @@ __all__ = [
 ]
 
 FEATHER = 8  # input px shared by neighbouring tiles
+_SHAPES = 16  # shapes of tile that are compared
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def plan_tiles(height: int, width: int, sides: tuple[int, int], tiling: Tiling) 
 
 
 def choose_sides(height: int, width: int, pixels: float, tiling: Tiling) -> tuple[int, int]:
-    """The largest sides of a tile for a budget of pixels: the whole frame where it fits, else about square.
+    """Sides of a tile for a budget of pixels, so that the frame costs the least work, overlaps counted.
 
     Args:
         height: of the frame, in px.
@@ -131,9 +131,14 @@ def choose_sides(height: int, width: int, pixels: float, tiling: Tiling) -> tupl
         tiling: the model's rules.
     """
     whole_h, whole_w = padded(height, tiling.multiple), padded(width, tiling.multiple)
-    area = max(int(pixels), smallest_tile(tiling) ** 2)
-    side_h = min(whole_h, max(math.isqrt(area), area // whole_w))
-    return side_h, min(whole_w, area // side_h)
+    least = smallest_tile(tiling)
+    area = max(int(pixels), least * least)
+    widest, narrowest = min(whole_w, area // min(least, whole_h)), min(least, whole_w)
+    shapes = [
+        (min(whole_h, area // side), side)
+        for side in {narrowest + (widest - narrowest) * step // _SHAPES for step in range(_SHAPES + 1)}
+    ]
+    return min(shapes, key=lambda sides: (_work(height, sides[0], tiling) * _work(width, sides[1], tiling), sides))
 
 
 def checked_tile(tile: int, tiling: Tiling) -> int:
@@ -167,6 +172,10 @@ def reflect(start: int, stop: int, length: int) -> NDArray[np.intp]:
         return np.where(at < length, at, 2 * (length - 1) - at)
     folded = at % (2 * length)
     return np.where(folded < length, folded, 2 * length - 1 - folded)
+
+
+def _work(length: int, side: int, tiling: Tiling) -> int:
+    return sum(span.stop - span.start for span in plan_axis(length, side, tiling))
 
 
 def _walk(length: int, side: int, tiling: Tiling) -> list[Span]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from uare_rt.slots import DEGRADATIONS, SLOTS
 from uare_rt.tiling import smallest_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -259,6 +261,47 @@ def test_nan_from_a_graph_is_an_error_that_names_it(tiny: Path) -> None:
         session.restore(image)
     with pytest.raises(BackendError, match=r"'restore_x1'.*'restored'"):
         session.restore(image, context=session.null_context())
+
+
+def test_nan_in_the_weights_is_noticed(altered: Callable[..., Path]) -> None:
+    path = altered(lambda manifest: None)
+    count = (path / "weights.bin").stat().st_size // 4
+    (path / "weights.bin").write_bytes(np.full(count, np.nan, np.float32).tobytes())
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["weights.bin"]["sha256"] = hashlib.sha256((path / "weights.bin").read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with uare_rt.load(path) as session, pytest.raises(BackendError, match="gave NaN or infinity in"):
+        session.restore(np.zeros((20, 20, 3), np.uint8))
+
+
+class Drifting:
+    """A backend whose every run is brighter than the last: an extreme of tiles that do not agree."""
+
+    name = "drifting"
+
+    def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+        class Brighter:
+            runs = 0
+
+            def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+                self.runs += 1
+                return {"restored": np.full_like(inputs["frame"], 0.02 * self.runs)}
+
+            def close(self) -> None:
+                pass
+
+        return Brighter()
+
+
+@pytest.mark.parametrize("shape", [(60, 700, 3), (700, 60, 3)])
+def test_tiles_that_differ_meet_smoothly(tiny: Path, shape: tuple[int, int, int]) -> None:
+    session = uare_rt.Session(Bundle.open(tiny), Drifting())  # type: ignore[arg-type]
+    result = session.restore(np.zeros(shape, np.float32), context=session.null_context(), tile=192)
+    along = result.image[..., 0].max(axis=0 if shape[0] < shape[1] else 1)
+    assert result.tiles >= 4
+    assert along[-1] == pytest.approx(0.02 * result.tiles)
+    steps = np.diff(along)
+    assert 0 <= steps.min() <= steps.max() < 0.02 / 4
 
 
 def test_load_checks_its_arguments(tiny: Path, tmp_path: Path) -> None:
