@@ -1,0 +1,1 @@
+"""The PyTorch definition of the models: mixture of transformers, codecs, presets, weight IO."""

@@ -1,0 +1,328 @@
+"""Mixture-of-transformers (MoT) layer: two experts, one softmax.
+
+Every per-token operation (norms, projections, MLP) uses the weights of the token's expert; attention
+mixes all tokens. The layer is that of BAGEL / UARE (arXiv 2505.14683, 2512.06750): pre-RMSNorm, grouped
+query attention with RMS-normalised queries and keys, half-split rotary positions, SwiGLU. Both presets
+use this one implementation with different configs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = [
+    "Expert",
+    "KVCache",
+    "MoT",
+    "MoTConfig",
+    "RMSNorm",
+    "Segment",
+    "attend",
+    "block_causal_mask",
+    "rotary",
+]
+
+Expert = Literal["und", "gen"]
+
+
+@dataclass(frozen=True)
+class MoTConfig:
+    """Dimensions of a mixture-of-transformers decoder.
+
+    Attributes:
+        hidden: width of the residual stream.
+        layers: number of layers.
+        heads: query heads.
+        kv_heads: key/value heads; ``heads`` is a multiple of it (grouped query attention).
+        head_dim: width of one head, even.
+        mlp: inner width of the SwiGLU.
+        eps: epsilon of every RMSNorm.
+        rope_theta: base of the rotary frequencies.
+        qkv_bias: whether q, k and v projections carry a bias.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    eps: float = 1e-6
+    rope_theta: float = 1e6
+    qkv_bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even for rotary positions, not {self.head_dim}")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of ``length`` consecutive tokens that use the same expert."""
+
+    expert: Expert
+    length: int
+
+
+@dataclass
+class KVCache:
+    """Keys and values of every layer, [layers, batch, kv_heads, tokens, head_dim] each.
+
+    Keys are stored after normalisation and rotation, values as projected.
+    """
+
+    k: Tensor
+    v: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Number of cached tokens."""
+        return self.k.shape[3]
+
+    def extended(self, other: KVCache) -> KVCache:
+        """This cache followed by the tokens of ``other``."""
+        return KVCache(torch.cat((self.k, other.k), dim=3), torch.cat((self.v, other.v), dim=3))
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm over the last axis, statistics in fp32 (arXiv 1910.07467)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> same shape and dtype."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of half-split rotary positions (arXiv 2104.09864).
+
+    Args:
+        positions: integer [T].
+        head_dim: width of a head.
+        theta: frequency base; frequency j is ``theta ** (-2 j / head_dim)``.
+
+    Returns:
+        Two float32 [T, head_dim] tables (the two halves are equal).
+    """
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angles = positions.float()[:, None] * theta**-exponent
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return (x.float() * cos + turned.float() * sin).to(x.dtype)
+
+
+def block_causal_mask(blocks: Sequence[tuple[int, bool]]) -> Tensor:
+    """Which new token each new token may see: a block sees itself and every earlier block.
+
+    Args:
+        blocks: (length, causal) in order; text blocks are causal inside, image blocks full.
+
+    Returns:
+        bool [T, T], true where attention is allowed. Cached tokens are visible to all.
+    """
+    total = sum(length for length, _ in blocks)
+    allowed = torch.zeros(total, total, dtype=torch.bool)
+    start = 0
+    for length, causal in blocks:
+        stop = start + length
+        allowed[start:stop, :start] = True
+        inside = torch.ones(length, length, dtype=torch.bool)
+        allowed[start:stop, start:stop] = inside.tril() if causal else inside
+        start = stop
+    return allowed
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    past: tuple[Tensor, Tensor] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Grouped query attention over own keys and a cached prefix, softmax in fp32.
+
+    Every query sees the whole prefix, which may have batch 1 while the queries have
+    many (windows that share one quality context): it is then never copied per window.
+
+    Args:
+        q: [B, heads, T, d].
+        k: [B, kv_heads, T, d].
+        v: [B, kv_heads, T, d].
+        past: keys and values of the prefix, [B or 1, kv_heads, S, d] each.
+        mask: bool, broadcastable to [B, kv_heads, groups, T, T], true where an own key may be seen.
+
+    Returns:
+        [B, heads, T, d].
+    """
+    batch, heads, length, dim = q.shape
+    kv_heads = k.shape[1]
+    groups = heads // kv_heads
+    rows = q.reshape(batch, kv_heads, groups * length, dim) * dim**-0.5
+    scores = _masked(rows @ k.transpose(-1, -2), mask, length)
+    prefix = 0
+    if past is not None:
+        prefix = past[0].shape[2]
+        scores = torch.cat((rows @ past[0].transpose(-1, -2), scores), dim=-1)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
+    out = weights[..., prefix:] @ v
+    if past is not None:
+        out = out + weights[..., :prefix] @ past[1]
+    return out.reshape(batch, heads, length, dim)
+
+
+def _masked(scores: Tensor, mask: Tensor | None, length: int) -> Tensor:
+    if mask is None:
+        return scores
+    batch, kv_heads, rows, keys = scores.shape
+    bias = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return (scores.reshape(batch, kv_heads, rows // length, length, keys) + bias).reshape(scores.shape)
+
+
+class ExpertLayer(nn.Module):
+    """Weights of one expert in one layer."""
+
+    def __init__(self, config: MoTConfig) -> None:
+        super().__init__()
+        width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.input_norm = RMSNorm(config.hidden, config.eps)
+        self.q = nn.Linear(config.hidden, width, bias=config.qkv_bias)
+        self.k = nn.Linear(config.hidden, kv_width, bias=config.qkv_bias)
+        self.v = nn.Linear(config.hidden, kv_width, bias=config.qkv_bias)
+        self.o = nn.Linear(width, config.hidden, bias=False)
+        self.q_norm = RMSNorm(config.head_dim, config.eps)
+        self.k_norm = RMSNorm(config.head_dim, config.eps)
+        self.mlp_norm = RMSNorm(config.hidden, config.eps)
+        self.gate = nn.Linear(config.hidden, config.mlp, bias=False)
+        self.up = nn.Linear(config.hidden, config.mlp, bias=False)
+        self.down = nn.Linear(config.mlp, config.hidden, bias=False)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, T, hidden] -> normalised q [B, T, heads, d], k and v [B, T, kv_heads, d]."""
+        x = self.input_norm(x)
+        heads = (*x.shape[:2], -1, self.q_norm.weight.shape[0])
+        q, k, v = (linear(x).reshape(heads) for linear in (self.q, self.k, self.v))
+        return self.q_norm(q), self.k_norm(k), v
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """SwiGLU of the normalised stream, [B, T, hidden] -> same (arXiv 2002.05202)."""
+        x = self.mlp_norm(x)
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class MoTLayer(nn.Module):
+    """One layer: routed projections, shared attention, routed SwiGLU."""
+
+    def __init__(self, config: MoTConfig) -> None:
+        super().__init__()
+        self.und = ExpertLayer(config)
+        self.gen = ExpertLayer(config)
+
+    def _route(self, segments: Sequence[Segment], apply: Callable[[ExpertLayer, slice], Tensor]) -> Tensor:
+        parts, start = [], 0
+        for segment in segments:
+            parts.append(apply(getattr(self, segment.expert), slice(start, start + segment.length)))
+            start += segment.length
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def forward(
+        self,
+        x: Tensor,
+        segments: Sequence[Segment],
+        rope: tuple[Tensor, Tensor],
+        past: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the layer.
+
+        Args:
+            x: residual stream [B, T, hidden].
+            segments: the experts of the T tokens, in order.
+            rope: cosines and sines [T, head_dim], see `rotary`.
+            past: cached keys and values of this layer, [B or 1, kv_heads, S, d].
+            mask: see `attend`.
+
+        Returns:
+            The new stream, and the keys and values of the T tokens, [B, kv_heads, T, d].
+        """
+        projected = [
+            getattr(self, s.expert).project(part)
+            for s, part in zip(segments, x.split([s.length for s in segments], dim=1), strict=True)
+        ]
+        q, k, v = (
+            (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
+            for parts in zip(*projected, strict=True)
+        )
+        q, k = _rotate(q, *rope), _rotate(k, *rope)
+        mixed = attend(q, k, v, past=past, mask=mask).transpose(1, 2).flatten(2)
+        x = x + self._route(segments, lambda expert, rows: expert.o(mixed[:, rows]))
+        x = x + self._route(segments, lambda expert, rows: expert.feed_forward(x[:, rows]))
+        return x, k, v
+
+
+class MoT(nn.Module):
+    """A stack of `MoTLayer` with the experts' final norms."""
+
+    def __init__(self, config: MoTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(MoTLayer(config) for _ in range(config.layers))
+        self.und_norm = RMSNorm(config.hidden, config.eps)
+        self.gen_norm = RMSNorm(config.hidden, config.eps)
+
+    def final_norm(self, x: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """Final RMSNorm of each token's expert, [B, T, hidden] -> same."""
+        norms = {"und": self.und_norm, "gen": self.gen_norm}
+        parts = x.split([s.length for s in segments], dim=1)
+        normed = [norms[s.expert](part) for s, part in zip(segments, parts, strict=True)]
+        return normed[0] if len(normed) == 1 else torch.cat(normed, dim=1)
+
+    def forward(
+        self,
+        x: Tensor,
+        segments: Sequence[Segment],
+        positions: Tensor,
+        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, KVCache]:
+        """Run all layers over new tokens that see the cache and, by the mask, each other.
+
+        Args:
+            x: input embeddings [B, T, hidden].
+            segments: the experts of the T tokens.
+            positions: integer rotary positions [T].
+            cache: what came before, or None.
+            mask: bool [T, T] over the new tokens; None lets every token see everything.
+
+        Returns:
+            The hidden states after the final norm [B, T, hidden] and the cache of the T new tokens alone.
+        """
+        rope = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        keys, values = [], []
+        for index, layer in enumerate(self.layers):
+            past = None if cache is None else (cache.k[index], cache.v[index])
+            x, k, v = layer(x, segments, rope, past, mask)
+            keys.append(k)
+            values.append(v)
+        return self.final_norm(x, segments), KVCache(torch.stack(keys), torch.stack(values))

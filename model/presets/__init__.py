@@ -1,0 +1,1 @@
+"""Presets: one frozen dataclass per file."""

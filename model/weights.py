@@ -1,0 +1,119 @@
+"""Weight files: safetensors with the preset's config beside the tensors, never pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from uare_rt.errors import InputError
+from uare_rt.model.mot import MoTConfig
+from uare_rt.model.nano import UareNano
+from uare_rt.model.presets.nano import NanoConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = ["load_nano", "read_tensors", "save_nano", "sha256_of", "write_tensors"]
+
+_FORMAT = "uare-nano/1"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file under a temporary name and rename it when complete.
+
+    Args:
+        path: target, replaced if it exists.
+        tensors: name to tensor, made contiguous here.
+        metadata: text stored in the file's header.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, dict(metadata))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors and the header's metadata of a safetensors file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weight file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}); it may be truncated") from None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def save_nano(model: UareNano, path: Path, facts: Mapping[str, Any]) -> None:
+    """Save a nano model with its config and training facts.
+
+    Args:
+        model: the model, any device.
+        path: ``*.safetensors``.
+        facts: JSON-ready facts kept in the header (recipe, steps, data).
+    """
+    header = {
+        "format": _FORMAT,
+        "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True),
+        "facts": json.dumps(dict(facts), sort_keys=True),
+    }
+    write_tensors(path, {k: v.float() for k, v in model.state_dict().items()}, header)
+
+
+def _config_from(text: str) -> NanoConfig:
+    fields = json.loads(text)
+    fields["mot"] = MoTConfig(**fields["mot"])
+    return NanoConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
+    """Load a nano model saved by `save_nano`.
+
+    Returns:
+        The model in eval mode, fp32, and the training facts.
+
+    Raises:
+        InputError: not a nano weight file, or its tensors do not fit its config (each named).
+    """
+    tensors, header = read_tensors(path)
+    if header.get("format") != _FORMAT:
+        raise InputError(
+            f"{path}: holds {header.get('format', 'no known format')!r}, expected {_FORMAT!r}; "
+            "give the .safetensors written by uare-rt train"
+        )
+    model = UareNano(_config_from(header["config"]))
+    expected = model.state_dict()
+    faults = [f"missing {name}" for name in expected.keys() - tensors.keys()]
+    faults += [f"unexpected {name}" for name in tensors.keys() - expected.keys()]
+    faults += [
+        f"{name} is {list(tensors[name].shape)}, expected {list(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    if faults:
+        raise InputError(f"{path}: does not fit its config: {'; '.join(sorted(faults)[:8])}")
+    model.load_state_dict(tensors)
+    return model.eval(), json.loads(header["facts"])

@@ -1,0 +1,62 @@
+"""The training objective: restoration in the log domain beside level classification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from uare_rt.model.nano import QualityContext, UareNano
+from uare_rt.training.samples import Batch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Losses", "objective", "to_image_tensor"]
+
+_MSE_FLOOR = 2e-5  # 47 dB: samples better than that no longer pull
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalar losses of one batch: what is minimised, and its parts."""
+
+    total: Tensor
+    restore: Tensor
+    assess: Tensor
+
+
+def to_image_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 [B, H, W, 3] array -> float32 [B, 3, H, W] in [0, 1], channels last in memory."""
+    return torch.from_numpy(np.require(images, requirements='W')).permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def _with_nulls(context: QualityContext, null: QualityContext, dropped: Tensor) -> QualityContext:
+    rows = dropped[None, :, None, None, None]
+    return QualityContext(
+        torch.where(rows, null.k, context.k),
+        torch.where(rows, null.v, context.v),
+        torch.where(dropped[:, None], null.vec, context.vec),
+    )
+
+
+def objective(model: UareNano, batch: Batch, assess_weight: float) -> Losses:
+    """Forward pass and losses of one batch.
+
+    Restoration: the mean over samples of ln(MSE + floor), so that dark, hazy and clean pictures weigh
+    alike (a step of 1 dB is worth the same everywhere). Assessment: cross-entropy with soft levels,
+    summed over slots.
+    """
+    views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:]))
+    logits, context = model.assess(views.unflatten(0, batch.views.shape[:2]))
+    if batch.dropped.any():
+        context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
+    restored = model.restore(to_image_tensor(batch.frames), context, batch.scale)
+    mse = (restored - to_image_tensor(batch.targets)).square().flatten(1).mean(1)
+    restore = torch.log(mse + _MSE_FLOOR).mean()
+    assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
+    return Losses(restore + assess_weight * assess, restore.detach(), assess.detach())

@@ -1,0 +1,139 @@
+"""Training recipes: YAML files, validated once when read."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from uare_rt.errors import InputError, UsageError
+
+__all__ = ["Phase", "Recipe", "ScaleTask", "load_recipe"]
+
+
+class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stretch of the curriculum.
+
+    Attributes:
+        start: first step of the phase.
+        mixtures: weighted mixtures of degradations; keys of each are those of `uare_rt.degradation.Mixture`
+            and ``weight``.
+    """
+
+    start: int
+    mixtures: tuple[dict[str, object], ...]
+
+
+class ScaleTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one output scale is trained.
+
+    Attributes:
+        weight: share of the steps that train this scale.
+        size: side of the degraded input in pixels, a multiple of 16.
+        batch: images per step.
+        degrade: probability that a reduced picture (scale above 1) is degraded as well.
+    """
+
+    weight: float
+    size: int
+    batch: int
+    degrade: float = 1.0
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that decides the weights besides the photos.
+
+    Attributes:
+        preset: model preset.
+        seed: seed of weights, samples and dropout.
+        steps: optimiser steps in all.
+        warmup_steps: linear rise of the learning rate.
+        decay_steps: final fall of the learning rate to zero; constant in between, so that a run that stops
+            earlier than planned is the recipe with fewer steps.
+        learning_rate: peak rate of AdamW.
+        weight_decay: of matrices and kernels, none on biases, norms and embeddings.
+        clip: largest gradient norm.
+        ema: decay of the averaged weights.
+        assess_weight: weight of the level loss beside the restoration loss.
+        context_dropout: probability that a sample is restored with the null context.
+        photo_scale: smallest factor by which photos are reduced before a crop is taken.
+        scales: one entry per output scale.
+        phases: the curriculum, by first step.
+    """
+
+    preset: str
+    seed: int
+    steps: int
+    warmup_steps: int
+    decay_steps: int
+    learning_rate: float
+    weight_decay: float
+    clip: float
+    ema: float
+    assess_weight: float
+    context_dropout: float
+    photo_scale: float
+    scales: dict[int, ScaleTask]
+    phases: tuple[Phase, ...]
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, constant, linear decay to zero."""
+        rise = min(1.0, (step + 1) / self.warmup_steps)
+        fall = min(1.0, (self.steps - step) / self.decay_steps)
+        return self.learning_rate * min(rise, fall)
+
+    def phase(self, step: int) -> Phase:
+        """The phase that a step belongs to."""
+        return max((p for p in self.phases if p.start <= step), key=lambda p: p.start)
+
+    def digest(self) -> str:
+        """SHA-256 over everything but ``steps``: two runs with the same digest agree until one decays."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, steps=0))).hexdigest()
+
+
+def load_recipe(name: str | Path, steps: int | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: a YAML file, or the name of a recipe that comes with the package.
+        steps: replaces the recipe's number of steps.
+
+    Raises:
+        InputError: no such recipe, or not YAML.
+        UsageError: a field is unknown, missing or has an impossible value.
+    """
+    path = Path(name)
+    if not path.is_file():
+        shipped = resources.files("uare_rt.training") / "recipes"
+        names = sorted(f.name.removesuffix(".yaml") for f in shipped.iterdir() if f.name.endswith(".yaml"))
+        if str(name) not in names:
+            raise InputError(f"{name}: no such recipe file; recipes that come with uare-rt: {', '.join(names)}")
+        path = Path(str(shipped / f"{name}.yaml"))
+    try:
+        recipe = msgspec.convert(yaml.safe_load(path.read_text("utf-8")), Recipe, str_keys=True)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if steps is not None:
+        recipe = msgspec.structs.replace(recipe, steps=steps)
+    _check(recipe, path)
+    return recipe
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    faults = []
+    if recipe.preset != "uare-nano":
+        faults.append(f"preset {recipe.preset!r} cannot be trained, only 'uare-nano'")
+    if recipe.steps < 1 or recipe.warmup_steps < 1 or recipe.decay_steps < 1:
+        faults.append("steps, warmup_steps and decay_steps must be at least 1")
+    if not recipe.phases or min(p.start for p in recipe.phases) != 0:
+        faults.append("the first phase must start at step 0")
+    if not set(recipe.scales) <= {1, 2, 4} or not recipe.scales:
+        faults.append(f"scales {sorted(recipe.scales)} must be among 1, 2, 4")
+    faults += [f"size {t.size} of scale {s} must be a multiple of 16" for s, t in recipe.scales.items() if t.size % 16]
+    if faults:
+        raise UsageError(f"{path}: {'; '.join(faults)}")

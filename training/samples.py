@@ -1,0 +1,180 @@
+"""Training samples: a photo region, its degraded version, its views and labels, all drawn from a seed."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from uare_rt.degradation import Mixture, compose, from_uint8, to_uint8
+from uare_rt.errors import InputError, UsageError
+from uare_rt.slots import DEGRADATIONS, SLOTS
+from uare_rt.views import cut_views
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from uare_rt.training.recipe import Phase, Recipe
+
+__all__ = ["Batch", "PhotoStore", "find_photos", "make_batch", "quality_of", "soft_levels"]
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+_MIN_SIDE = 256
+_CACHE_BYTES = 3 << 30
+_QUALITY_WEIGHT = 0.9  # what one degradation of severity 1 takes from quality
+_DOWNSCALE = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX, Image.Resampling.BILINEAR)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's samples.
+
+    Attributes:
+        step: the step it belongs to.
+        scale: output scale of all its samples.
+        frames: uint8 [B, h, w, 3], degraded.
+        targets: uint8 [B, scale h, scale w, 3].
+        views: uint8 [B, 9, 96, 96, 3].
+        levels: float32 [B, 7, 5], soft level targets per slot.
+        dropped: bool [B], restore with the null context.
+    """
+
+    step: int
+    scale: int
+    frames: NDArray[np.uint8]
+    targets: NDArray[np.uint8]
+    views: NDArray[np.uint8]
+    levels: NDArray[np.float32]
+    dropped: NDArray[np.bool_]
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """Usable photos of a directory tree, sorted by name; broken or tiny ones are logged and left out.
+
+    Raises:
+        InputError: the directory is missing or holds no usable photo.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such directory of training photos")
+    found, skipped = [], 0
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
+        try:
+            with Image.open(path) as image:
+                size = image.size
+                image.draft("RGB", (1, 1))
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            _log.warning("%s: left out, cannot be read (%s)", path, error)
+            skipped += 1
+            continue
+        if min(size) < _MIN_SIDE:
+            _log.warning("%s: left out, %dx%d is below %d px", path, *size, _MIN_SIDE)
+            skipped += 1
+            continue
+        found.append(path)
+    if not found:
+        raise InputError(f"{folder}: no photo of at least {_MIN_SIDE}x{_MIN_SIDE} px ({skipped} files left out)")
+    return found
+
+
+class PhotoStore:
+    """Decoded photos, the latest ones kept in memory."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3], RGB."""
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        with Image.open(self.paths[index]) as image:
+            photo = np.asarray(image.convert("RGB"))
+        self._cache[index] = photo
+        self._bytes += photo.nbytes
+        while self._bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._bytes -= self._cache.popitem(last=False)[1].nbytes
+        return photo
+
+
+def soft_levels(position: float) -> NDArray[np.float32]:
+    """Distribution over five levels whose mean is ``position`` in 0..4, shared by the two nearest levels."""
+    levels = np.zeros(5, np.float32)
+    low = min(int(position), 3)
+    levels[low], levels[low + 1] = low + 1 - position, position - low
+    return levels
+
+
+def quality_of(severities: Mapping[str, float]) -> float:
+    """Quality 0..1 of a picture from its severities: the product of (1 - 0.9 s).
+
+    A proxy with the right order, used until quality is taught by full-reference measures.
+    """
+    return float(np.prod([1 - _QUALITY_WEIGHT * severities[name] for name in DEGRADATIONS]))
+
+
+def _region(photo: NDArray[np.uint8], side: int, smallest: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    height, width = photo.shape[:2]
+    low = min(1.0, max(smallest, side / min(height, width)))
+    factor = float(rng.uniform(low, 1.0)) if rng.random() < 0.75 else 1.0
+    window = min(round(side / factor), height, width)
+    y, x = int(rng.integers(height - window + 1)), int(rng.integers(width - window + 1))
+    region = photo[y : y + window, x : x + window]
+    if window != side:
+        region = cv2.resize(region, (side, side), interpolation=cv2.INTER_AREA if window > side else cv2.INTER_CUBIC)
+    region = np.rot90(region, int(rng.integers(4)))
+    return np.ascontiguousarray(region[:, ::-1] if rng.random() < 0.5 else region)
+
+
+def _mixture(phase: Phase, rng: np.random.Generator) -> Mixture:
+    options = [dict(m) for m in phase.mixtures]
+    weights = np.array([m.pop("weight", 1.0) for m in options], dtype=np.float64)
+    fields = options[int(rng.choice(len(options), p=weights / weights.sum()))]
+    fields["severity"] = tuple(fields.get("severity", (0.0, 1.0)))
+    try:
+        return Mixture(**fields)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UsageError(f"recipe phase at step {phase.start}: {error}") from None
+
+
+def make_batch(photos: PhotoStore, recipe: Recipe, step: int) -> Batch:
+    """Draw the batch of one step; depends on the recipe, the photos and the step alone."""
+    rng = np.random.default_rng((recipe.seed, step))
+    scales = sorted(recipe.scales)
+    weights = np.array([recipe.scales[s].weight for s in scales])
+    scale = scales[int(rng.choice(len(scales), p=weights / weights.sum()))]
+    task = recipe.scales[scale]
+    phase = recipe.phase(step)
+    frames, targets, views, levels = [], [], [], []
+    for generator in rng.spawn(task.batch):
+        target = _region(photos[int(generator.integers(len(photos)))], task.size * scale, recipe.photo_scale, generator)
+        source = target
+        if scale > 1:
+            kernel = _DOWNSCALE[int(generator.choice(4, p=(0.55, 0.15, 0.15, 0.15)))]
+            source = np.asarray(Image.fromarray(target).resize((task.size, task.size), kernel))
+        steps = _mixture(phase, generator).sample(generator) if generator.random() < task.degrade else []
+        degraded = compose(from_uint8(source), steps, generator)
+        frame = to_uint8(degraded.image)
+        positions = {name: 4 * degraded.severities[name] for name in DEGRADATIONS}
+        positions["quality"] = 4 * quality_of(degraded.severities)
+        frames.append(frame)
+        targets.append(target)
+        views.append(cut_views(frame))
+        levels.append(np.stack([soft_levels(positions[slot]) for slot in SLOTS]))
+    dropped = rng.random(task.batch) < recipe.context_dropout
+    return Batch(step, scale, np.stack(frames), np.stack(targets), np.stack(views), np.stack(levels), dropped)

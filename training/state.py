@@ -1,0 +1,104 @@
+"""Training state that survives: weights, averaged weights, optimiser and step in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+
+from uare_rt.errors import InputError, OutputError, UsageError
+from uare_rt.model.nano import UareNano
+from uare_rt.model.weights import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from uare_rt.training.recipe import Recipe
+
+__all__ = ["TrainingState"]
+
+_FORMAT = "uare-training/1"
+
+
+class TrainingState:
+    """Model, average and optimiser of a run.
+
+    Attributes:
+        model: the weights being trained.
+        average: their exponential moving average, used for validation and shipped.
+        optimizer: AdamW; decay on matrices and kernels only.
+        step: next step to run.
+    """
+
+    def __init__(self, model: UareNano, average: UareNano, recipe: Recipe) -> None:
+        self.model, self.average, self.recipe = model, average, recipe
+        average.requires_grad_(False)
+        average.load_state_dict(model.state_dict())
+        self.step = 0
+        named = list(model.named_parameters())
+        decayed = [p for name, p in named if p.ndim > 1 and not name.startswith("null") and "embedding" not in name]
+        chosen = {id(p) for p in decayed}
+        groups = [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), foreach=True)
+
+    def update_average(self) -> None:
+        """Move the average towards the model; the decay grows with the step so that the start is forgotten."""
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to continue; the previous file stays until this one is complete.
+
+        Raises:
+            OutputError: no space or no permission.
+        """
+        tensors: dict[str, Tensor] = {}
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        for parameter, moments in self.optimizer.state.items():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                tensors[f"optimizer.{moment}.{names[id(parameter)]}"] = moments[moment]
+        tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        header = {"format": _FORMAT, "facts": json.dumps({"step": self.step, "recipe": self.recipe.digest()})}
+        try:
+            write_tensors(path, tensors, header)
+        except Exception as error:
+            if isinstance(error, OSError) or "I/O error" in str(error):
+                raise OutputError(f"{path}: checkpoint not written ({error}); free some space, then --resume") from None
+            raise
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            InputError: damaged, or not a training checkpoint.
+            UsageError: made by another recipe, or already inside a decay that this run does not have.
+        """
+        tensors, header = read_tensors(path)
+        if header.get("format") != _FORMAT:
+            raise InputError(f"{path}: not a training checkpoint; remove it or train into another directory")
+        facts = json.loads(header["facts"])
+        if facts["recipe"] != self.recipe.digest():
+            raise UsageError(
+                f"{path}: was made by another recipe; use that recipe, or train into another directory without --resume"
+            )
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, key = name.split(".", 1)
+            parts[part][key] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.average.load_state_dict(parts["average"])
+        self.step = facts["step"]
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(self.step)),
+                "exp_avg": parts["optimizer"][f"exp_avg.{name}"].clone(memory_format=torch.preserve_format),
+                "exp_avg_sq": parts["optimizer"][f"exp_avg_sq.{name}"].clone(memory_format=torch.preserve_format),
+            }
