@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uare_rt.video.source import VideoSource
 
-__all__ = ["CONTAINERS", "add_copy", "can_hold", "codec_name", "is_chapter_track", "metadata_of", "muxer_options"]
+__all__ = [
+    "CONTAINERS",
+    "add_copy",
+    "can_hold",
+    "codec_name",
+    "copy_disposition",
+    "is_chapter_track",
+    "metadata_of",
+    "muxer_options",
+]
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 # Written by the muxer itself; copying the source's would be wrong.
@@ -54,8 +63,8 @@ def timescales(source: VideoSource) -> dict[str, str]:
 
 def is_chapter_track(stream: Any) -> bool:
     """Whether this is the text track that MP4 keeps chapters in; the muxer makes its own."""
-    chapters: list[Any] = getattr(stream.container, "chapters", list)()
-    return bool(stream.type == "data" and stream.name == "bin_data" and 0 < len(chapters) == stream.frames)
+    chapters = len(stream.container.chapters())
+    return bool(stream.type == "data" and stream.name == "bin_data" and 0 < chapters == stream.frames)
 
 
 def codec_name(stream: Any) -> str:
@@ -68,9 +77,13 @@ def add_copy(container: Any, stream: Any) -> Any:
     # PyAV would look for an encoder of a video template unless it is told to copy as it is.
     copy = container.add_stream_from_template(stream, opaque=True)
     copy.metadata.update(dict(stream.metadata))
-    with contextlib.suppress(AttributeError):
-        copy.disposition = stream.disposition
+    copy_disposition(stream, copy)
     return copy
+
+
+def copy_disposition(source: Any, copy: Any) -> None:
+    """Mark a stream as its original is marked: default, forced, cover picture and so on."""
+    copy.disposition = source.disposition
 
 
 def can_hold(format_name: str, stream: Any) -> bool:

@@ -18,6 +18,7 @@ from uare_rt.video.copying import (
     add_copy,
     can_hold,
     codec_name,
+    copy_disposition,
     is_chapter_track,
     metadata_of,
     muxer_options,
@@ -138,9 +139,7 @@ class VideoSink:
     def notes(self) -> tuple[str, ...]:
         """What the caller should know about how the result was written."""
         if self._rounded:
-            text = (
-                f"{self._target.suffix} counts milliseconds: {self._rounded} frame times were rounded (not in .mp4)"
-            )
+            text = f"{self._target.suffix} counts milliseconds: {self._rounded} frame times were rounded (not in .mp4)"
             return (*self._notes, text)
         return tuple(self._notes)
 
@@ -243,8 +242,7 @@ class VideoSink:
             context.codec_tag = "hvc1"
         self._set_colour(context, source.info, info)
         stream.metadata.update(metadata_of(source.stream))
-        with contextlib.suppress(AttributeError):
-            stream.disposition = source.stream.disposition
+        copy_disposition(source.stream, stream)
         if self._turns is None and info.display_matrix is not None:
             stream.set_display_matrix(info.display_matrix)
         return stream
@@ -305,12 +303,8 @@ class VideoSink:
             self._notes.append(f"{what} is not kept: {self._target.suffix} cannot hold it, {where}")
 
     def _copy_chapters(self, source: VideoSource) -> None:
-        read = getattr(source.container, "chapters", None)
-        write = getattr(self._container, "set_chapters", None)
-        if read is None or write is None:
-            self._notes.append("this PyAV knows no chapters; any in the source are not kept")
-        elif chapters := read():
-            write(chapters)
+        if chapters := source.container.chapters():
+            self._container.set_chapters(chapters)
 
     def _encode(self, item: Frame) -> None:
         frame = self._from_rgb(item.pixels if self._turns is None else turned(item.pixels, self._turns))
