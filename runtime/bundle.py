@@ -178,11 +178,13 @@ def write_bundle(
         overwrite: replace an existing bundle.
 
     Raises:
-        OutputError: the target exists, or cannot be written.
+        OutputError: the target exists (and is no bundle, with ``overwrite``), or cannot be written.
         BundleError: manifest and files do not belong together.
     """
     if target.exists() and not overwrite:
         raise OutputError(f"{target} already exists; choose another name or allow overwriting")
+    if target.exists() and not (target / MANIFEST_NAME).is_file():
+        raise OutputError(f"{target} exists and is not a bundle, so it is not replaced; choose another name")
     staging = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     try:
         staging.mkdir()
@@ -222,7 +224,7 @@ def _swap(staging: Path, target: Path) -> None:
     except OSError:
         old.rename(target)
         raise
-    shutil.rmtree(old) if old.is_dir() else old.unlink()
+    shutil.rmtree(old)
 
 
 def _sha256(path: Path) -> str:

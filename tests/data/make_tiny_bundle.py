@@ -124,7 +124,7 @@ def make_tiny_bundle(target: Path) -> None:
     built |= {f"restore_x{scale}": restore_graph(Graph(rng, blob), scale) for scale in (1, 2, 4)}
     null = io.BytesIO()
     arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in CONTEXT.items()}
-    np.savez(null, allow_pickle=False, **arrays)
+    np.savez(null, **arrays)
     files: dict[str, Path | bytes] = {f"{name}.onnx": model for name, (model, _, _) in built.items()}
     files |= {WEIGHTS: bytes(blob), "null_context.npz": null.getvalue()}
 

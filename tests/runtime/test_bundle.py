@@ -239,6 +239,13 @@ class TestWriting:
         assert Bundle.open(target).manifest.name == "tiny"
         assert [path.name for path in target.parent.iterdir()] == [target.name]
 
+    def test_only_bundles_are_overwritten(self, tiny: Path, tmp_path: Path) -> None:
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "precious.jpg").write_bytes(b"x")
+        with pytest.raises(OutputError, match="is not a bundle"):
+            write_bundle(tmp_path / "photos", Bundle.open(tiny).manifest, self.files(tiny), overwrite=True)
+        assert (tmp_path / "photos" / "precious.jpg").exists()
+
     def test_nothing_remains_of_a_failure(self, tiny: Path, tmp_path: Path) -> None:
         files = self.files(tiny)
         del files["weights.bin"], files["assess.onnx"]
