@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from uare_rt.cli.assess import assess
 from uare_rt.cli.compare import compare
-from uare_rt.cli.console import error
+from uare_rt.cli.console import error, notes_shown
 from uare_rt.cli.doctor import doctor
 from uare_rt.cli.export import export
 from uare_rt.cli.failures import INTERRUPTED, exit_code, explain, show_traceback
@@ -27,8 +27,9 @@ class _ReportingGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            value = super().invoke(ctx)
-            sys.stdout.flush()  # a full disk or a closed pipe shows here, where it can be reported
+            with notes_shown():
+                value = super().invoke(ctx)
+            typer.echo(nl=False)  # flushes: a full disk or a closed pipe shows here, where it can be reported
         except KeyboardInterrupt as exc:
             error("interrupted")
             raise typer.Exit(INTERRUPTED) from exc

@@ -47,7 +47,7 @@ def assess(
             meter.start(source.path.name)
             with failures.at(source.path):
                 records.append(assess_source(session, source))
-            meter.finish(None)
+            meter.finish()
     if as_json:
         emit_json([*records, *failures.records()])
     elif records:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TextIO
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
-__all__ = ["Meter", "emit", "emit_json", "emit_table", "error", "note"]
+__all__ = ["Meter", "emit", "emit_json", "emit_table", "error", "notes_shown"]
 
 
 def emit(text: str) -> None:
@@ -27,9 +27,26 @@ def error(text: str) -> None:
     typer.echo(f"error: {text}", err=True)
 
 
-def note(text: str) -> None:
-    """Print one `note:` line on standard error."""
-    typer.echo(f"note: {text}", err=True)
+@contextlib.contextmanager
+def notes_shown() -> Iterator[None]:
+    """Print what uare-rt logs inside the block as `note:` lines on standard error."""
+    import logging
+
+    class Printer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = f"note: {record.getMessage()}"
+            if Meter.shown is None:
+                typer.echo(text, err=True)
+            else:  # above the bar, not into it
+                Meter.shown.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    printer = Printer(logging.WARNING)
+    logger = logging.getLogger("uare_rt")
+    logger.addHandler(printer)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printer)
 
 
 def emit_json(value: object) -> None:
@@ -55,7 +72,7 @@ def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(header.lstrip(">"), justify="right" if header.startswith(">") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    if sys.stdout.isatty():
+    if _is_terminal(sys.stdout):
         Console().print(table)
         return
     console = Console(width=100_000, color_system=None)
@@ -65,74 +82,82 @@ def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         typer.echo(line.rstrip())
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # None: the caller closed it
+
+
 class Meter:
     """Progress of a run over files: a bar with ETA and rate on standard error if that is a terminal, else nothing.
 
     Args:
         total: number of files.
+
+    Attributes:
+        shown: the bar on the terminal now, if any.
     """
+
+    shown: ClassVar[Progress | None] = None
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._done = 0
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._started = 0.0
 
     def __enter__(self) -> Meter:
-        if sys.stderr.isatty():
+        if _is_terminal(sys.stderr):
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._progress = Progress(
+            Meter.shown = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]}", markup=False),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                speed_estimate_period=120,  # seconds; large tiles and slow frames take many
                 redirect_stdout=False,  # results go to standard output even while the bar is shown
                 redirect_stderr=False,
             )
-            self._task = self._progress.add_task("", total=self._total, rate="")
-            self._progress.start()
+            Meter.shown.add_task("", total=self._total, rate="")
+            Meter.shown.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        shown, Meter.shown = Meter.shown, None
+        if shown is not None:
+            shown.stop()
 
     def start(self, name: str) -> None:
         """Begin a file."""
-        self._started = time.perf_counter()
-        if self._progress is not None and self._task is not None:
-            label = name if self._total == 1 else f"[{self._done + 1}/{self._total}] {name}"
-            self._progress.update(self._task, description=label, rate="")
+        self._show(self._done, name if self._total == 1 else f"[{self._done + 1}/{self._total}] {name}", "")
 
-    def update(self, done: float, total: float | None, amount: float, unit: str) -> None:
+    def update(self, done: float, total: float | None, rate: float, unit: str) -> None:
         """Report progress inside the current file.
 
         Args:
             done: finished part, in the units of `total`.
             total: the whole file; None if not known.
-            amount: work finished since `start`, in `unit`, for the rate.
+            rate: work per second, in `unit`.
             unit: for example `"frames"` or `"MP"`.
         """
-        if self._progress is not None and self._task is not None:
-            rate = amount / max(time.perf_counter() - self._started, 1e-6)
-            fraction = min(done / total, 1.0) if total else 0.0
-            self._progress.update(self._task, completed=self._done + fraction, rate=f"{rate:.2f} {unit}/s")
+        fraction = min(done / total, 1.0) if total else 0.0
+        self._show(self._done + fraction, None, f"{rate:.2f} {unit}/s")
 
-    def finish(self, line: str | None) -> None:
-        """End a file, and print its line of result, if it has one."""
+    def finish(self) -> None:
+        """End a file."""
         self._done += 1
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self._done)
-        if line is None:
-            return
-        if self._progress is not None and sys.stdout.isatty():
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._show(self._done, None, "")
+
+    def say(self, line: str) -> None:
+        """Print a line of result while the bar is shown."""
+        if Meter.shown is not None and _is_terminal(sys.stdout):
+            Meter.shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             emit(line)
+
+    def _show(self, completed: float, description: str | None, rate: str) -> None:
+        if Meter.shown is not None:
+            (task,) = Meter.shown.task_ids
+            Meter.shown.update(task, completed=completed, description=description, rate=rate)

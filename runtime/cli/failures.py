@@ -33,7 +33,7 @@ def _text(exc: BaseException) -> str:
     if isinstance(exc, UareError):
         return str(exc)
     if isinstance(exc, MemoryError):
-        return "out of memory; try a smaller --tile, or close other programs"
+        return "out of memory; close other programs, or give restore a smaller --tile"
     if isinstance(exc, OSError) and exc.errno is not None:
         where = f"{exc.filename}: " if exc.filename is not None else ""
         if exc.errno in _FULL:

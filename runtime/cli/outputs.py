@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +132,8 @@ def prepared_directories(jobs: Sequence[Job]) -> Iterator[None]:
 
 
 def _prepare(directory: Path, made: list[Path]) -> None:
+    import tempfile
+
     try:
         for folder in (*reversed(directory.parents), directory):
             if not folder.exists():

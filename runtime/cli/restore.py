@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uare_rt.cli.console import Meter, emit_json, note
+from uare_rt.cli.console import Meter, emit_json
 from uare_rt.cli.failures import Failures
 from uare_rt.cli.inputs import find_sources
 from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, OverwriteOption, ThreadsOption
@@ -60,6 +61,8 @@ def restore(
     could not be read). A file that failed has path and error only.
     """
     jobs = plan_outputs(find_sources(paths), out, overwrite=overwrite)
+    if math.isnan(strength):
+        raise UsageError("--strength nan: give a number from 0 to 1")
     settings = Settings(int(scale.value), strength, tile, overwrite)
     import uare_rt
     from uare_rt.tiling import checked_tile
@@ -75,13 +78,13 @@ def restore(
         with prepared_directories(jobs), Meter(len(jobs)) as meter:
             for job in jobs:
                 meter.start(job.source.path.name)
-                line = None
                 with failures.at(job.source.path):
                     record = restore_job(session, job, settings, meter)
                     records.append(record)
-                    line = None if as_json else _line(record)
+                    if not as_json:
+                        meter.say(_line(record))
                     _tell_shortcomings(record, failures, job.source.path)
-                meter.finish(line)
+                meter.finish()
     if as_json:
         emit_json([*records, *failures.records()])
     failures.report(len(jobs))
@@ -98,8 +101,10 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def _tell_shortcomings(record: Mapping[str, Any], failures: Failures, path: Path) -> None:
+    import logging
+
     for text in record.get("notes", ()):
-        note(f"{path}: {text}")
+        logging.getLogger("uare_rt.cli").warning("%s: %s", path, text)
     if record.get("damage"):
         first = record["damage"][0]
         failures.add_incomplete(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uare_rt.cli.console import emit
+from uare_rt.cli.console import Meter, emit
 from uare_rt.cli.extras import needs_extra
 from uare_rt.errors import InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uare_rt.training import TrainingProgress
 
 __all__ = ["parse_minutes", "train"]
 
@@ -40,9 +46,10 @@ def train(
         raise InputError(f"{data}: no such directory; check the path given to --data")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; give a directory to -o")
-    with needs_extra("train"):
+    with needs_extra("train"), Meter(1) as meter:
         from uare_rt.training import run
 
+        meter.start("training")
         report = run(
             recipe,
             data,
@@ -52,9 +59,23 @@ def train(
             threads=threads,
             time_budget=minutes,
             workers=workers,
-            progress=None,
+            progress=partial(_show, meter),
         )
-    emit(str(report))
+    end = "finished" if report.finished else "not finished, go on with --resume"
+    emit(f"{report.weights}: {report.steps} steps on {report.photos} photos, {end}{_psnr(report.validation)}")
+
+
+def _show(meter: Meter, progress: TrainingProgress) -> None:
+    meter.update(progress.step, progress.steps, 1 / progress.seconds_per_step, "steps")
+    if progress.validation is not None:
+        hours, seconds = divmod(round(progress.eta_seconds), 3600)
+        losses = f"loss {progress.loss:.3f}, assessment {progress.assess_loss:.3f}"
+        speed = f"{progress.seconds_per_step:.2f} s/step, {hours}:{seconds // 60:02} left"
+        meter.say(f"step {progress.step} of {progress.steps}: {losses}, {speed}{_psnr(progress.validation)}")
+
+
+def _psnr(validation: Mapping[str, float]) -> str:
+    return "".join(f", {name} {value:.2f} dB" for name, value in validation.items())
 
 
 def parse_minutes(text: str) -> float:

@@ -57,12 +57,18 @@ def _image(session: Session, job: Job, settings: Settings, meter: Meter) -> dict
         raise OutputError(f"{job.target}: cannot write this kind of image; restore it alone, with an -o of {known}")
     picture = read_image(job.source.path)
     megapixels = picture.pixels.shape[0] * picture.pixels.shape[1] / 1e6
+    started = time.perf_counter()
+
+    def show(done: int, total: int) -> None:
+        seconds = max(time.perf_counter() - started, 1e-6)
+        meter.update(done, total, megapixels * done / total / seconds, "MP")
+
     restored = session.restore(
         picture.pixels,
         scale=settings.scale,
         strength=settings.strength,
         tile=settings.tile,
-        progress=lambda done, total: meter.update(done, total, megapixels * done / total, "MP"),
+        progress=show,
     )
     write_image(job.target, picture.with_pixels(restored.image), overwrite=settings.overwrite)
     return {
@@ -77,7 +83,7 @@ def _video(session: Session, job: Job, settings: Settings, meter: Meter) -> dict
     from uare_rt.video import restore_video
 
     def show(progress: VideoProgress) -> None:
-        meter.update(progress.frames, progress.total, progress.frames, "frames")
+        meter.update(progress.frames, progress.total, progress.fps, "frames")
 
     report = restore_video(
         session,

@@ -133,3 +133,8 @@ def test_file_names_need_not_be_utf8(spawn: Spawn, tiny: Path, photo: Path) -> N
     done = spawn("assess", name, "--bundle", tiny, text=None, encoding="utf-8", errors="surrogateescape")
     assert (done.returncode, done.stderr) == (0, "")
     assert name in done.stdout
+
+
+def test_standard_output_may_be_closed(spawn: Spawn, tiny: Path, photo: Path) -> None:
+    done = spawn("assess", photo, "--bundle", tiny, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")

@@ -67,3 +67,11 @@ def test_the_backend_can_be_named(run: Run, tiny: Path, photo: Path) -> None:
     result = run("assess", photo, "--bundle", tiny, "--backend", "nonsense")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "'nonsense' does not exist; choose one of: auto, onnxruntime" in result.stderr
+
+
+def test_what_the_rooms_log_is_a_note(run: Run, tiny: Path, photo: Path) -> None:
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
+    result = run("assess", "moving.gif", "--bundle", tiny)
+    assert result.exit_code == 0
+    assert result.stderr == "note: moving.gif: only the first of 2 pictures is used\n"
