@@ -49,7 +49,6 @@ _ENCODERS = {
     "libx264": _Encoder(16, "medium"),
     "libx265": _Encoder(18, "medium", further={"x265-params": "log-level=error"}),
     "libvpx-vp9": _Encoder(22, "4", "cpu-used", {"b:v": "0", "row-mt": "1", "deadline": "good"}, odd_chroma=True),
-    "libsvtav1": _Encoder(22, "8", odd_chroma=True),
 }
 
 
@@ -58,7 +57,7 @@ class VideoOptions:
     """How the result is encoded and how often quality is looked at.
 
     Attributes:
-        codec: encoder: libx264, libx265, libvpx-vp9 or libsvtav1; None takes libx264, VP9 for ``.webm``.
+        codec: encoder: libx264, libx265 or libvpx-vp9; None takes libx264, VP9 for ``.webm``.
         crf: constant rate factor; None takes the encoder's default here, near the source's quality.
         preset: the encoder's speed preset (``cpu-used`` for VP9).
         pix_fmt: pixel format of the result; None takes the encoder's nearest to the source's.

@@ -273,6 +273,25 @@ def test_times_that_a_container_cannot_count_are_rounded_and_said_so(tmp_path: P
     assert any("3 frame times were rounded" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(
+    ("codec", "suffix", "decoded_by"),
+    [
+        ("libx264", ".mov", "h264"),
+        ("libx265", ".mp4", "hevc"),
+        ("libx265", ".mkv", "hevc"),
+        ("libvpx-vp9", ".mp4", "vp9"),
+    ],
+)
+def test_other_codecs_can_be_chosen(tmp_path: Path, codec: str, suffix: str, decoded_by: str) -> None:
+    source = make_clip(tmp_path / "in.mp4", pictures(6))
+    restore_video(FakeSession(), source, tmp_path / f"out{suffix}", options=VideoOptions(codec=codec, crf=10))
+    with av.open(str(tmp_path / f"out{suffix}")) as result:
+        assert result.streams.video[0].codec_context.codec.canonical_name == decoded_by
+    before, after = read_frames(source), read_frames(tmp_path / f"out{suffix}")
+    assert [t for t, _ in after] == [t for t, _ in before]
+    assert max(np.abs(a.astype(int) - b).mean() for (_, a), (_, b) in zip(before, after, strict=True)) < 4
+
+
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", pictures(7))
     steps: list[tuple[int, int | None]] = []
