@@ -30,8 +30,8 @@ _BACKENDS: dict[str, Backend] = {
     )
 }
 # TensorRT through ONNX Runtime spends minutes on engines at first use, so it is never chosen unasked.
-# OpenVINO is not preferred on the CPU: it takes twice as long to a first assessment (import and compilation), for
-# 8 to 17 % less processor time at scale 1 and a quarter more at scale 4. Long jobs can name it.
+# OpenVINO takes about twice as long to a first assessment (import and compilation), so a command line that is
+# started for one photo is better off without it; long jobs can name it.
 _AUTO = ("onnxruntime-cuda", "onnxruntime", "openvino")
 
 
