@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "ModulatedConv", "ToneOperator", "bicubic_kernel"]
 
+_LEAK = 0.1
 _TONE_TERMS = 5  # gain, offset, then weights of x, x^2 and sqrt(x)
+
+
+def _act(x: Tensor) -> Tensor:
+    """Leaky: without normalisation layers a plain ReLU lets whole layers die early in training."""
+    return F.leaky_relu(x, _LEAK)
 
 
 class ToneOperator(nn.Module):
@@ -37,14 +43,14 @@ class ToneOperator(nn.Module):
 
     def forward(self, frame: Tensor, context: Tensor) -> Tensor:
         """Frame [N, 3, H, W] and context vector [N or 1, C] -> [N, 3, H, W]."""
-        terms = self.out(F.relu(self.hidden(context))).reshape(-1, _TONE_TERMS, 3, 1, 1)
+        terms = self.out(F.silu(self.hidden(context))).reshape(-1, _TONE_TERMS, 3, 1, 1)
         gain, offset, linear, square, root = terms.unbind(1)
         u = F.relu(frame * gain.exp() + offset)
         return u * (1 + linear + square * u) + root * (torch.sqrt(u + 1e-4) - 1e-2)
 
 
 class ModulatedConv(nn.Module):
-    """``relu((1 + scale(c)) * conv3x3(x) + shift(c))``, started at the identity plus noise."""
+    """``act((1 + scale(c)) * conv3x3(x) + shift(c))``, started at the identity plus noise."""
 
     def __init__(self, channels: int, context: int) -> None:
         super().__init__()
@@ -60,7 +66,7 @@ class ModulatedConv(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """[N, channels, H, W] and context vector [N or 1, C] -> same shape as x."""
         scale, shift = self.modulation(context)[..., None, None].chunk(2, dim=1)
-        return F.relu(self.conv(x) * (1 + scale) + shift)
+        return _act(self.conv(x) * (1 + scale) + shift)
 
 
 def _stack(channels: int, count: int, context: int) -> nn.ModuleList:
@@ -133,14 +139,14 @@ class Codec(nn.Module):
 
     def encode(self, base: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
         """[N, 3, H, W] -> latent [N, D, H/16, W/16] and the skips at /2, /4, /8."""
-        x, skips = F.relu(self.stem(base)), []
+        x, skips = _act(self.stem(base)), []
         for level, down in zip(self.encoder, self.down, strict=True):
             for conv in level:
                 x = conv(x, context)
             skips.append(x)
             x = down(x)
             if len(skips) < len(self.down):
-                x = F.relu(x)
+                x = _act(x)
         return x, skips
 
     def decode(self, latent: Tensor, skips: list[Tensor], context: Tensor) -> Tensor:

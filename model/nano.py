@@ -199,8 +199,9 @@ class _Windows:
     def __init__(self, grid: Tensor, side: int, shift: int) -> None:
         self.batch, self.width, self.rows, self.columns = grid.shape
         self.side, self.shift = side, shift
-        self.down = -(-(self.rows + shift) // side)
-        self.across = -(-(self.columns + shift) // side)
+        # Rounded up with positive numbers only: integer division in ONNX truncates.
+        self.down = (self.rows + shift + side - 1) // side
+        self.across = (self.columns + shift + side - 1) // side
         # Windows of one picture repeat for every picture of the batch.
         self.mask = self.split(torch.ones_like(grid[:, :1]))[..., 0] > 0.5
 

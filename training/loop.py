@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingProgress", "TrainingReport", "run"]
 
 _CHECKPOINT_SECONDS = 300.0
-_VALIDATE_EVERY = 500
+_VALIDATE_EVERY = 250
 _REPORT_EVERY = 10
 _BAD_STEPS_ALLOWED = 5
 _log = logging.getLogger(__name__)
