@@ -91,13 +91,12 @@ def restore(
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    score = "" if record["score"] is None else f"score {record['score']:.2f} -> {record['score_after']:.2f}"
     if record["kind"] == "video":
         work = f"{record['frames']} frames, {record['frames'] / record['seconds']:.1f} frames/s"
     else:
         work = f"{record['width']}x{record['height']}"
-    facts = ", ".join(filter(None, (score, work, f"{record['seconds']:.1f} s")))
-    return f"{record['path']} -> {record['output']}: {facts}"
+    score = f"score {record['score']:.2f} -> {record['score_after']:.2f}"
+    return f"{record['path']} -> {record['output']}: {score}, {work}, {record['seconds']:.1f} s"
 
 
 def _tell_shortcomings(record: Mapping[str, Any], failures: Failures, path: Path) -> None:

@@ -63,8 +63,10 @@ def _image(session: Session, job: Job, settings: Settings, meter: Meter) -> dict
         seconds = max(time.perf_counter() - started, 1e-6)
         meter.update(done, total, megapixels * done / total / seconds, "MP")
 
+    before = session.assess(picture.pixels)
     restored = session.restore(
         picture.pixels,
+        context=before.context,
         scale=settings.scale,
         strength=settings.strength,
         tile=settings.tile,
@@ -72,7 +74,7 @@ def _image(session: Session, job: Job, settings: Settings, meter: Meter) -> dict
     )
     write_image(job.target, picture.with_pixels(restored.image), overwrite=settings.overwrite)
     return {
-        "score": None if restored.assessment is None else restored.assessment.score,
+        "score": before.score,
         "score_after": session.assess(restored.image).score,
         "width": restored.image.shape[1],
         "height": restored.image.shape[0],
