@@ -129,12 +129,8 @@ class Codec(nn.Module):
         steps = list(zip(widths, (*widths[1:], latent), strict=True))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in steps)
-        self.encoder = nn.ModuleList(
-            _stack(w, n, context) for w, n in zip(widths, config.encoder_convs, strict=True)
-        )
-        self.decoder = nn.ModuleList(
-            _stack(w, n, context) for w, n in zip(widths, config.decoder_convs, strict=True)
-        )
+        self.encoder = nn.ModuleList(_stack(w, n, context) for w, n in zip(widths, config.encoder_convs, strict=True))
+        self.decoder = nn.ModuleList(_stack(w, n, context) for w, n in zip(widths, config.decoder_convs, strict=True))
         self.heads = nn.ModuleDict({f"x{s}": Head(widths[0], s) for s in scales})
 
     def encode(self, base: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uare_rt.model.codec import Codec, ToneOperator
-from uare_rt.model.mot import KVCache, MoT, Segment, block_causal_mask, rotary
+from uare_rt.model.mot import MoT, Segment, block_causal_mask, rotary
 from uare_rt.slots import SLOTS
 from uare_rt.views import VIEW_COUNT, VIEW_SIZE
 
@@ -216,7 +216,5 @@ class _Windows:
     def merge(self, windows: Tensor) -> Tensor:
         side, shift = self.side, self.shift
         x = windows.reshape(self.batch, self.down, self.across, side, side, self.width)
-        x = x.permute(0, 5, 1, 3, 2, 4).reshape(
-            self.batch, self.width, self.down * side, self.across * side
-        )
+        x = x.permute(0, 5, 1, 3, 2, 4).reshape(self.batch, self.width, self.down * side, self.across * side)
         return x[..., shift : shift + self.rows, shift : shift + self.columns]

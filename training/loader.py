@@ -33,7 +33,7 @@ def _work(paths: Sequence[Path], recipe: Recipe, steps: range, out: Queue[Batch 
             out.put(make_batch(photos, recipe, step))
     except KeyboardInterrupt:
         out.cancel_join_thread()
-    except Exception as error:  # noqa: BLE001 - handed to the training process, which raises it
+    except Exception as error:
         out.put(error)
 
 

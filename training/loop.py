@@ -197,7 +197,7 @@ class _Trainer:
         optimizer, model = self.state.optimizer, self.state.model
         for group in optimizer.param_groups:
             group["lr"] = self.recipe.rate(batch.step)
-        losses = objective(model, batch, self.recipe.assess_weight)
+        losses = objective(model, batch, self.recipe.assess_weight, self.recipe.floor(batch.step))
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip, foreach=True)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Losses", "objective", "to_image_tensor"]
 
-_MSE_FLOOR = 5e-5  # 43 dB: samples better than that pull less and less
-
 
 @dataclass(frozen=True)
 class Losses:
@@ -32,7 +30,13 @@ class Losses:
 
 def to_image_tensor(images: NDArray[np.uint8]) -> Tensor:
     """uint8 [B, H, W, 3] array -> float32 [B, 3, H, W] in [0, 1], channels last in memory."""
-    return torch.from_numpy(np.require(images, requirements='W')).permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+    return (
+        torch.from_numpy(np.require(images, requirements="W"))
+        .permute(0, 3, 1, 2)
+        .float()
+        .div_(255)
+        .contiguous(memory_format=torch.channels_last)
+    )
 
 
 def _with_nulls(context: QualityContext, null: QualityContext, dropped: Tensor) -> QualityContext:
@@ -44,12 +48,12 @@ def _with_nulls(context: QualityContext, null: QualityContext, dropped: Tensor) 
     )
 
 
-def objective(model: UareNano, batch: Batch, assess_weight: float) -> Losses:
+def objective(model: UareNano, batch: Batch, assess_weight: float, floor: float) -> Losses:
     """Forward pass and losses of one batch.
 
     Restoration: the mean over samples of ln(MSE + floor), so that dark, hazy and clean pictures weigh
-    alike (a step of 1 dB is worth the same everywhere). Assessment: cross-entropy with soft levels,
-    summed over slots.
+    alike (a step of 1 dB is worth the same everywhere); samples better than the floor pull less.
+    Assessment: cross-entropy with soft levels, summed over slots.
     """
     views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:]))
     logits, context = model.assess(views.unflatten(0, batch.views.shape[:2]))
@@ -57,6 +61,6 @@ def objective(model: UareNano, batch: Batch, assess_weight: float) -> Losses:
         context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
     restored = model.restore(to_image_tensor(batch.frames), context, batch.scale)
     mse = (restored - to_image_tensor(batch.targets)).square().flatten(1).mean(1)
-    restore = torch.log(mse + _MSE_FLOOR).mean()
+    restore = torch.log(mse + floor).mean()
     assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
     return Losses(restore + assess_weight * assess, restore.detach(), assess.detach())

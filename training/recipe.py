@@ -57,6 +57,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
         clip: largest gradient norm.
         ema: decay of the averaged weights.
+        mse_floor: first and last floor of the restoration loss, see `uare_rt.training.objective`; a high one
+            early on keeps nearly clean samples from holding the model at the identity.
+        floor_steps: steps over which the floor falls, geometrically.
         assess_weight: weight of the level loss beside the restoration loss.
         context_dropout: probability that a sample is restored with the null context.
         photo_scale: smallest factor by which photos are reduced before a crop is taken.
@@ -73,6 +76,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_decay: float
     clip: float
     ema: float
+    mse_floor: tuple[float, float]
+    floor_steps: int
     assess_weight: float
     context_dropout: float
     photo_scale: float
@@ -84,6 +89,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rise = min(1.0, (step + 1) / self.warmup_steps)
         fall = min(1.0, (self.steps - step) / self.decay_steps)
         return self.learning_rate * min(rise, fall)
+
+    def floor(self, step: int) -> float:
+        """Floor of the restoration loss at a step."""
+        first, last = self.mse_floor
+        return float(first * (last / first) ** min(1.0, step / self.floor_steps))
 
     def phase(self, step: int) -> Phase:
         """The phase that a step belongs to."""

@@ -15,7 +15,8 @@ class NanoConfig:
 
     Attributes:
         mot: the mixture-of-transformers decoder; its gen expert works on the latent grid at /16.
-        vision_channels: widths of the patch encoder's first four convolutions (strides 4, 2, 1, 2; the fifth has stride 3 and the decoder's width).
+        vision_channels: widths of the patch encoder's first four convolutions (strides 4, 2, 1, 2); the
+            fifth has stride 3 and the decoder's width.
         widths: codec channels at /2, /4 and /8.
         encoder_convs: 3x3 convolutions per level of the encoder, after the downsampling one.
         decoder_convs: the same for the decoder.
