@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Expert = Literal["und", "gen"]
+_HIDDEN = -3e4  # added to scores that must not count; finite in fp16, zero after any softmax
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _masked(scores: Tensor, mask: Tensor | None, length: int) -> Tensor:
     if mask is None:
         return scores
     batch, kv_heads, rows, keys = scores.shape
-    bias = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
+    bias = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, _HIDDEN)
     return (scores.reshape(batch, kv_heads, rows // length, length, keys) + bias).reshape(scores.shape)
 
 

@@ -47,13 +47,17 @@ class QualityContext:
 
 
 class ViewEncoder(nn.Module):
-    """Strided convolutions from views to one token per 48x48 pixels."""
+    """Strided convolutions from views to one token per 48x48 pixels.
+
+    They read the pixels and their amplified detail (pixel minus 3x3 mean): noise, blur and compression show
+    in the latter, which the pixels' own variance would drown.
+    """
 
     def __init__(self, channels: tuple[int, int, int, int], width: int) -> None:
         super().__init__()
         a, b, c, d = channels
         self.convs = nn.Sequential(
-            nn.Conv2d(3, a, 8, stride=4, padding=2),
+            nn.Conv2d(6, a, 8, stride=4, padding=2),
             nn.ReLU(),
             nn.Conv2d(a, b, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -66,7 +70,8 @@ class ViewEncoder(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """[N, 3, 96, 96] in [0, 1] -> [N, 4, width]."""
-        return self.convs((views - 0.5) * 4).flatten(2).transpose(1, 2)
+        detail = views - F.avg_pool2d(views, 3, stride=1, padding=1, count_include_pad=False)
+        return self.convs(torch.cat(((views - 0.5) * 4, detail * 16), dim=1)).flatten(2).transpose(1, 2)
 
 
 class UareNano(nn.Module):

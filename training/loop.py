@@ -195,9 +195,8 @@ class _Trainer:
 
     def _step(self, batch: Batch) -> Losses | None:
         optimizer, model = self.state.optimizer, self.state.model
-        for group in optimizer.param_groups:
-            group["lr"] = self.recipe.rate(batch.step)
-        losses = objective(model, batch, self.recipe.assess_weight, self.recipe.floor(batch.step))
+        self.state.set_rate(batch.step)
+        losses = objective(model, batch, self.recipe)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip, foreach=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uare_rt.model.nano import QualityContext, UareNano
+from uare_rt.training.recipe import Recipe
 from uare_rt.training.samples import Batch
 
 if TYPE_CHECKING:
@@ -48,19 +49,21 @@ def _with_nulls(context: QualityContext, null: QualityContext, dropped: Tensor) 
     )
 
 
-def objective(model: UareNano, batch: Batch, assess_weight: float, floor: float) -> Losses:
+def objective(model: UareNano, batch: Batch, recipe: Recipe) -> Losses:
     """Forward pass and losses of one batch.
 
+    Assessment: cross-entropy with soft levels, summed over slots; alone for the recipe's first steps.
     Restoration: the mean over samples of ln(MSE + floor), so that dark, hazy and clean pictures weigh
     alike (a step of 1 dB is worth the same everywhere); samples better than the floor pull less.
-    Assessment: cross-entropy with soft levels, summed over slots.
     """
     views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:]))
     logits, context = model.assess(views.unflatten(0, batch.views.shape[:2]))
+    assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
+    if batch.step < recipe.assess_steps:
+        return Losses(assess, torch.zeros(()), assess.detach())
     if batch.dropped.any():
         context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
     restored = model.restore(to_image_tensor(batch.frames), context, batch.scale)
     mse = (restored - to_image_tensor(batch.targets)).square().flatten(1).mean(1)
-    restore = torch.log(mse + floor).mean()
-    assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
-    return Losses(restore + assess_weight * assess, restore.detach(), assess.detach())
+    restore = torch.log(mse + recipe.floor(batch.step)).mean()
+    return Losses(restore + recipe.assess_weight * assess, restore.detach(), assess.detach())

@@ -53,7 +53,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         warmup_steps: linear rise of the learning rate.
         decay_steps: final fall of the learning rate to zero; constant in between, so that a run that stops
             earlier than planned is the recipe with fewer steps.
-        learning_rate: peak rate of AdamW.
+        assess_steps: first steps, which train assessment alone: before the context tells degradations apart,
+            restoration gets contradicting gradients from dark and hazy pictures.
+        learning_rate: peak rate of AdamW for the codec.
+        context_rate: factor of the rate for the vision encoder and the MoT.
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
         clip: largest gradient norm.
         ema: decay of the averaged weights.
@@ -72,7 +75,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
     warmup_steps: int
     decay_steps: int
+    assess_steps: int
     learning_rate: float
+    context_rate: float
     weight_decay: float
     clip: float
     ema: float

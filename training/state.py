@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["TrainingState"]
 
 _FORMAT = "uare-training/1"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_LOCAL = ("codec.", "tone.")  # trained at the full rate
 
 
 class TrainingState:
@@ -38,14 +40,25 @@ class TrainingState:
         average.requires_grad_(False)
         average.load_state_dict(model.state_dict())
         self.step = 0
-        named = list(model.named_parameters())
-        decayed = [p for name, p in named if p.ndim > 1 and not name.startswith("null") and "embedding" not in name]
-        chosen = {id(p) for p in decayed}
-        groups = [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.0},
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            local = name.startswith(_LOCAL)
+            decayed = parameter.ndim > 1 and not name.startswith("null") and "embedding" not in name
+            groups.setdefault((local, decayed), []).append(parameter)
+        settings = [
+            {
+                "params": parameters,
+                "weight_decay": recipe.weight_decay if decayed else 0.0,
+                "factor": 1.0 if local else recipe.context_rate,
+            }
+            for (local, decayed), parameters in groups.items()
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), foreach=True)
+        self.optimizer = torch.optim.AdamW(settings, lr=recipe.learning_rate, betas=(0.9, 0.99), foreach=True)
+
+    def set_rate(self, step: int) -> None:
+        """Set the learning rates of a step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(step) * group["factor"]
 
     def update_average(self) -> None:
         """Move the average towards the model; the decay grows with the step so that the start is forgotten."""
@@ -62,7 +75,7 @@ class TrainingState:
         tensors: dict[str, Tensor] = {}
         names = {id(p): name for name, p in self.model.named_parameters()}
         for parameter, moments in self.optimizer.state.items():
-            for moment in ("exp_avg", "exp_avg_sq"):
+            for moment in _MOMENTS:
                 tensors[f"optimizer.{moment}.{names[id(parameter)]}"] = moments[moment]
         tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
@@ -96,9 +109,7 @@ class TrainingState:
         self.model.load_state_dict(parts["model"])
         self.average.load_state_dict(parts["average"])
         self.step = facts["step"]
+        saved = parts["optimizer"]
         for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step)),
-                "exp_avg": parts["optimizer"][f"exp_avg.{name}"].clone(memory_format=torch.preserve_format),
-                "exp_avg_sq": parts["optimizer"][f"exp_avg_sq.{name}"].clone(memory_format=torch.preserve_format),
-            }
+            if f"step.{name}" in saved:
+                self.optimizer.state[parameter] = {moment: saved[f"{moment}.{name}"] for moment in _MOMENTS}
