@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
     "Expert",
@@ -319,11 +319,24 @@ class MoT(nn.Module):
         Returns:
             The hidden states after the final norm [B, T, hidden] and the cache of the T new tokens alone.
         """
-        rope = rotary(positions, self.config.head_dim, self.config.rope_theta)
         keys, values = [], []
-        for index, layer in enumerate(self.layers):
-            past = None if cache is None else (cache.k[index], cache.v[index])
-            x, k, v = layer(x, segments, rope, past, mask)
+        for stream, k, v in self.streams(x, segments, positions, cache, mask):
+            x = stream
             keys.append(k)
             values.append(v)
         return self.final_norm(x, segments), KVCache(torch.stack(keys), torch.stack(values))
+
+    def streams(
+        self,
+        x: Tensor,
+        segments: Sequence[Segment],
+        positions: Tensor,
+        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The residual stream, keys and values after each layer in turn; arguments as for `forward`."""
+        rope = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        for index, layer in enumerate(self.layers):
+            past = None if cache is None else (cache.k[index], cache.v[index])
+            x, k, v = layer(x, segments, rope, past, mask)
+            yield x, k, v

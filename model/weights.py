@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from uare_rt.errors import InputError
+from uare_rt.errors import InputError, OutputError
 from uare_rt.model.mot import MoTConfig
 from uare_rt.model.nano import UareNano
 from uare_rt.model.presets.nano import NanoConfig
@@ -34,11 +34,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         path: target, replaced if it exists.
         tensors: name to tensor, made contiguous here.
         metadata: text stored in the file's header.
+
+    Raises:
+        OutputError: no space or no permission; an existing file is left as it was.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, dict(metadata))
         os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        raise OutputError(f"{path}: cannot be written ({error}); free some space or check the permissions") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,7 +101,7 @@ def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
         The model in eval mode, fp32, and the training facts.
 
     Raises:
-        InputError: not a nano weight file, or its tensors do not fit its config (each named).
+        InputError: not a nano weight file, or its tensors do not fit its config or are not finite (each named).
     """
     tensors, header = read_tensors(path)
     if header.get("format") != _FORMAT:
@@ -104,7 +109,11 @@ def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
             f"{path}: holds {header.get('format', 'no known format')!r}, expected {_FORMAT!r}; "
             "give the .safetensors written by uare-rt train"
         )
-    model = UareNano(_config_from(header["config"]))
+    try:
+        config, facts = _config_from(header["config"]), json.loads(header["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its header is damaged ({error})") from None
+    model = UareNano(config)
     expected = model.state_dict()
     faults = [f"missing {name}" for name in expected.keys() - tensors.keys()]
     faults += [f"unexpected {name}" for name in tensors.keys() - expected.keys()]
@@ -113,7 +122,8 @@ def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
         for name in expected.keys() & tensors.keys()
         if tensors[name].shape != expected[name].shape
     ]
+    faults += [f"{name} holds NaN or infinity" for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if faults:
-        raise InputError(f"{path}: does not fit its config: {'; '.join(sorted(faults)[:8])}")
+        raise InputError(f"{path}: cannot be used: {'; '.join(sorted(faults)[:8])}")
     model.load_state_dict(tensors)
-    return model.eval(), json.loads(header["facts"])
+    return model.eval(), facts

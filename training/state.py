@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from uare_rt.errors import InputError, OutputError, UsageError
+from uare_rt.errors import InputError, UsageError
 from uare_rt.model.nano import UareNano
 from uare_rt.model.weights import read_tensors, write_tensors
 
@@ -80,19 +80,14 @@ class TrainingState:
         tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         header = {"format": _FORMAT, "facts": json.dumps({"step": self.step, "recipe": self.recipe.digest()})}
-        try:
-            write_tensors(path, tensors, header)
-        except Exception as error:
-            if isinstance(error, OSError) or "I/O error" in str(error):
-                raise OutputError(f"{path}: checkpoint not written ({error}); free some space, then --resume") from None
-            raise
+        write_tensors(path, tensors, header)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
 
         Raises:
             InputError: damaged, or not a training checkpoint.
-            UsageError: made by another recipe, or already inside a decay that this run does not have.
+            UsageError: made by another recipe.
         """
         tensors, header = read_tensors(path)
         if header.get("format") != _FORMAT:
@@ -106,8 +101,12 @@ class TrainingState:
         for name, tensor in tensors.items():
             part, key = name.split(".", 1)
             parts[part][key] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.average.load_state_dict(parts["average"])
+        try:
+            self.model.load_state_dict(parts["model"])
+            self.average.load_state_dict(parts["average"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: was made by another version of the model ({reason[:200]})") from None
         self.step = facts["step"]
         saved = parts["optimizer"]
         for name, parameter in self.model.named_parameters():

@@ -21,8 +21,8 @@ class NanoConfig:
         encoder_convs: 3x3 convolutions per level of the encoder, after the downsampling one.
         decoder_convs: the same for the decoder.
         context_vector: width of the pooled quality context.
-        window: side of an attention window in latent tokens (16 px each).
-        shifted_layers: how many of the last layers use windows shifted by half.
+        window: side of an attention window in latent tokens (16 px each), even.
+        shifted_layers: how many of the last layers use windows shifted by half, at least one.
     """
 
     mot: MoTConfig
@@ -33,6 +33,12 @@ class NanoConfig:
     context_vector: int
     window: int
     shifted_layers: int
+
+    def __post_init__(self) -> None:
+        if self.window < 2 or self.window % 2:
+            raise ValueError(f"window must be even, so that it can be shifted by half, not {self.window}")
+        if not 1 <= self.shifted_layers <= self.mot.layers:
+            raise ValueError(f"shifted_layers must be 1 to {self.mot.layers}, not {self.shifted_layers}")
 
 
 UARE_NANO = NanoConfig(
