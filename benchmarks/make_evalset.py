@@ -62,7 +62,8 @@ def _blur(pixels: Pixels, sigma: float) -> Pixels:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Bicubic, antialiased: uint8 [H, W, 3] to a width and height."""
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
@@ -72,7 +73,7 @@ def _size(pixels: Pixels) -> tuple[int, int]:
 
 def _shrink(pixels: Pixels, factor: int) -> Pixels:
     width, height = _size(pixels)
-    return _resize(pixels, (width // factor, height // factor))
+    return resize(pixels, (width // factor, height // factor))
 
 
 def _low_light(pixels: Pixels, gain: float, rng: np.random.Generator) -> Pixels:
@@ -103,14 +104,15 @@ TYPES: Mapping[str, Degrade] = {
     "lowlight": lambda pixels, rng: _low_light(pixels, 0.15, rng),
     "haze": _haze,
     "mix_a": lambda pixels, rng: _jpeg(_noise(_blur(pixels, 1.2), 12, rng), 40),
-    "mix_b": lambda pixels, rng: _jpeg(_noise(_resize(_shrink(pixels, 2), _size(pixels)), 8, rng), 30),
+    "mix_b": lambda pixels, rng: _jpeg(_noise(resize(_shrink(pixels, 2), _size(pixels)), 8, rng), 30),
     "mix_c": lambda pixels, rng: _jpeg(_blur(_low_light(pixels, 0.3, rng), 0.8), 50),
     "mix_d": lambda pixels, rng: _jpeg(_noise(_haze(pixels, rng), 10, rng), 60),
     "clean": lambda pixels, rng: pixels,
 }
 
 
-def _psnr(result: Pixels, truth: Pixels) -> float:
+def psnr(result: Pixels, truth: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB, at most 78: uint8 [H, W, 3] both."""
     error = np.mean((result.astype(np.float64) - truth) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-3)))
 
@@ -148,8 +150,8 @@ def make_evalset(photos: Path, out: Path, *, size: int = 512, limit: int | None 
         for name, degrade in TYPES.items():
             rng = np.random.default_rng(zlib.crc32(f"{name}/{photo.stem}".encode()))
             degraded = versions[name] = degrade(truth, rng)
-            same_size = degraded if degraded.shape == truth.shape else _resize(degraded, _size(truth))
-            rows[name][photo.stem] = round(_psnr(same_size, truth), 3)
+            same_size = degraded if degraded.shape == truth.shape else resize(degraded, _size(truth))
+            rows[name][photo.stem] = round(psnr(same_size, truth), 3)
         for name, pixels in versions.items():
             (out / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(out / name / f"{photo.stem}.png")
