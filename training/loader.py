@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import queue
 from typing import TYPE_CHECKING
@@ -30,11 +31,20 @@ def _work(paths: Sequence[Path], recipe: Recipe, steps: range, out: Queue[Batch 
     photos = PhotoStore(paths)
     try:
         for step in steps:
-            out.put(make_batch(photos, recipe, step))
+            _hand_over(make_batch(photos, recipe, step), out)
     except KeyboardInterrupt:
         out.cancel_join_thread()
     except Exception as error:
         out.put(error)
+
+
+def _hand_over(batch: Batch, out: Queue[Batch | Exception]) -> None:
+    parent = multiprocessing.parent_process()
+    while parent is None or parent.is_alive():
+        with contextlib.suppress(queue.Full):
+            return out.put(batch, timeout=_POLL_SECONDS)
+    out.cancel_join_thread()  # the training was killed: nobody will ever read
+    raise SystemExit(1)
 
 
 class Loader:

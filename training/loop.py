@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingProgress", "TrainingReport", "run"]
 
 _CHECKPOINT_SECONDS = 300.0
-_VALIDATE_EVERY = 250
+_VALIDATE_EVERY = 500
 _REPORT_EVERY = 10
 _BAD_STEPS_ALLOWED = 5
 _log = logging.getLogger(__name__)
@@ -170,7 +170,8 @@ class _Trainer:
     ) -> None:
         self.recipe, self.state, self.out = recipe, state, out
         self.validate, self.progress = validate, progress
-        self.skipped, self.validation = 0, {}
+        self.skipped = 0
+        self.validation: dict[str, float] = {}
         self._sums, self._count, self._since = [0.0, 0.0], 0, time.monotonic()
         self._saved = time.monotonic()
 
@@ -226,17 +227,23 @@ class _Trainer:
             validation,
         )
         self._sums, self._count, self._since = [0.0, 0.0], 0, now
-        row = [info.step, f"{info.loss:.4f}", f"{info.assess_loss:.4f}", f"{info.seconds_per_step:.3f}"]
+        row: list[object] = [info.step, f"{info.loss:.4f}", f"{info.assess_loss:.4f}", f"{info.seconds_per_step:.3f}"]
         row += [f"{v:.2f}" for v in (validation or {}).values()]
-        log = self.out / "metrics.csv"
-        fresh = not log.exists()
-        with log.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(["step", "restore", "assess", "seconds_per_step", *self.validate.types])
-            writer.writerow(row)
+        self._log_metrics(row)
         if self.progress:
             self.progress(info)
+
+    def _log_metrics(self, row: list[object]) -> None:
+        log = self.out / "metrics.csv"
+        try:
+            fresh = not log.exists()
+            with log.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                if fresh:
+                    writer.writerow(["step", "restore", "assess", "seconds_per_step", *self.validate.types])
+                writer.writerow(row)
+        except OSError as error:
+            raise OutputError(f"{log}: cannot be written ({error.strerror}); free some space, then --resume") from None
 
     def save(self, photos: int) -> None:
         """Write the checkpoint and the averaged weights."""
