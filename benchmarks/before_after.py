@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     origins = "\n".join(f"- {kind}: {name}.png, {free[name]}" for kind, name in shown)
     chosen.output.with_suffix(".md").write_text(
         f"# {chosen.output.name}\n\nRows from the top, each degraded, restored by {model.name} "
-        f"(weights {model.source.weights_sha256[:12]}), truth; crops of {_CROP}x{_CROP} px:\n\n{origins}\n",
+        f"(weights {model.source.weights_sha256[:12]}), truth.\nCrops of {_CROP}x{_CROP} px; the decibels are those "
+        f"of whole pictures of the evaluation set.\n\n{origins}\n",
         encoding="utf-8",
     )
     sys.stdout.write(f"{chosen.output}: {chosen.output.stat().st_size} bytes\n{origins}\n")

@@ -1,8 +1,8 @@
 """Write the results of the benchmarks into documents.
 
 usage: report.py DOCUMENT... [--results benchmarks/results]
-Between `<!-- results: NAME -->` and `<!-- end results -->` a document gets the tables of NAME.json, with machine,
-versions, data and command; NAME `limits` stands for the promises of all results in one table.
+Between `<!-- results:begin NAME -->` and `<!-- results:end -->` a document gets the tables of NAME.json, with machine,
+versions, data and command; without a NAME it gets the promises of all results in one table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from uare_rt.errors import InputError
 __all__ = ["main", "render"]
 
 _BENCHMARKS = ("evaluate", "ranking", "startup", "memory")
-_PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end results -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- results:begin ?(\w*) -->\n).*?(<!-- results:end -->)", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def render(text: str, results: Mapping[str, Mapping[str, Any]], where: str) -> s
 
     def filled(place: re.Match[str]) -> str:
         opening, name, closing = place.groups()
-        if name == "limits":
+        if not name:
             return f"{opening}{_limits(results)}\n{closing}"
         if name not in results:
             raise InputError(f"{where} asks for results of {name!r}; there are: {', '.join(results) or 'none'}")
@@ -64,7 +64,7 @@ def render(text: str, results: Mapping[str, Mapping[str, Any]], where: str) -> s
 
     rendered, count = _PLACE.subn(filled, text)
     if not count:
-        raise InputError(f"{where} has no place for results: <!-- results: NAME --> and <!-- end results -->")
+        raise InputError(f"{where} has no place for results: <!-- results:begin NAME --> and <!-- results:end -->")
     return rendered
 
 
@@ -76,6 +76,10 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
             found[name] = json.loads(path.read_bytes())
     if not found:
         raise InputError(f"{folder} holds no result; write one with: python benchmarks/evaluate.py ... -o NAME.json")
+    weights = {name: result["bundle"]["weights_sha256"][:12] for name, result in found.items()}
+    if len(set(weights.values())) > 1:
+        told = ", ".join(f"{name} of {digest}" for name, digest in weights.items())
+        raise InputError(f"{folder} holds results of different weights ({told}); measure them again with one bundle")
     return found
 
 
@@ -100,7 +104,9 @@ def _section(result: Mapping[str, Any]) -> str:
 def _limits(results: Mapping[str, Mapping[str, Any]]) -> str:
     limits = [Limit(**limit) for result in results.values() for limit in result["limits"]]
     machines = {f"{x['machine']['cpu']}, {x['machine']['cores']} cores, {x['date']}" for x in results.values()}
-    return "\n\n".join([f"Measured on: {'; '.join(sorted(machines))}.", limits_table(limits).markdown()])
+    bundle = next(iter(results.values()))["bundle"]
+    origin = f"{bundle['name']}, weights {bundle['weights_sha256'][:12]}, on {'; '.join(sorted(machines))}."
+    return "\n\n".join([origin, limits_table(limits).markdown()])
 
 
 if __name__ == "__main__":
