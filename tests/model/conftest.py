@@ -1,7 +1,9 @@
-"""Small nano models with weights that let every part matter."""
+"""Small nano models with weights that let every part matter; makes `mot_reference` importable."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,8 @@ from uare_rt.model.presets.nano import NanoConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode does not do it by itself
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,166 @@
+"""Generating latent tokens: the contexts that guidance compares, and the Euler steps of the flow."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from uare_rt.errors import UsageError
+from uare_rt.model.flow import Forecast, Guidance, GuidanceWarning, guide, schedule
+from uare_rt.model.unified import EMPTY, Context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from uare_rt.model.unified import Block, UnifiedModel
+
+__all__ = ["Branches", "Flow", "Step", "read_branches", "sample"]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The contexts a target is generated from.
+
+    Attributes:
+        main: everything.
+        text_free: everything up to the last image or the last text, whichever lets more in; shares main's memory.
+        image_free: the texts alone, or None while no guidance by image is wanted.
+    """
+
+    main: Context
+    text_free: Context
+    image_free: Context | None = None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How to sample.
+
+    Attributes:
+        points: time points; one evaluation fewer.
+        shift: see `uare_rt.model.flow.schedule`.
+        guidance: see `uare_rt.model.flow.Guidance`.
+        forecast: extrapolate two of three evaluations after the fifth, see `uare_rt.model.flow.Forecast`.
+    """
+
+    points: int = 50
+    shift: float = 3.0
+    guidance: Guidance = field(default_factory=Guidance)
+    forecast: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation, as reported to a watcher.
+
+    Attributes:
+        index: from 0.
+        total: number of evaluations.
+        time: flow time.
+        x: latent tokens before the step, float32 [M, latent width].
+        velocity: guided velocity, float32 [M, latent width].
+    """
+
+    index: int
+    total: int
+    time: float
+    x: Tensor
+    velocity: Tensor
+
+
+def read_branches(model: UnifiedModel, blocks: Sequence[Block], guidance: Guidance) -> Branches:
+    """Read a context in one fused pass, and what guidance compares it with.
+
+    Args:
+        model: the model.
+        blocks: the context; may be empty.
+        guidance: decides whether the image-free context is read.
+
+    Returns:
+        The contexts.
+    """
+    main = model.extend(EMPTY, blocks)[0] if blocks else EMPTY
+    texts = [block for block in blocks if block.kind == "text"]
+    left_out = list(blocks[-1:]) if blocks and blocks[-1].kind == "text" else []
+    if guidance.by_text and not left_out:
+        message = f"text_scale {guidance.text_scale} has no effect: the context does not end with a text"
+        warnings.warn(message, GuidanceWarning, stacklevel=2)
+    image_free = None
+    if guidance.by_image:
+        if len(texts) == len(blocks):
+            message = f"image_scale {guidance.image_scale} has no effect: there is no image in the context"
+            warnings.warn(message, GuidanceWarning, stacklevel=2)
+        image_free = model.extend(EMPTY, texts)[0] if texts else EMPTY
+    return Branches(main, main.before(left_out), image_free)
+
+
+class _Branch:
+    """One context with the forecasts that belong to it."""
+
+    def __init__(self, model: UnifiedModel, context: Context, forecast: bool) -> None:
+        self._model, self._context = model, context
+        self._forecast = Forecast() if forecast else None
+
+    def velocity(self, block: Block) -> Tensor:
+        if self._forecast is None:
+            return self._model.velocity(self._model.target_stream(self._context, block))
+        if self._forecast.advance():
+            self._forecast.record(self._model.target_stream(self._context, block))
+        return self._model.velocity(self._forecast.predict())
+
+
+@torch.no_grad()
+def sample(
+    model: UnifiedModel,
+    branches: Branches,
+    noise: Tensor,
+    grid: tuple[int, int],
+    flow: Flow,
+    *,
+    watch: Callable[[Step], None] | None = None,
+) -> Tensor:
+    """Integrate the flow from noise to latent tokens, in float32.
+
+    Args:
+        model: the model.
+        branches: see `read_branches`.
+        noise: standard normal [M, latent width].
+        grid: latent tokens (down, across).
+        flow: schedule and guidance.
+        watch: called after every evaluation; may raise to stop.
+
+    Returns:
+        float32 [M, latent width].
+
+    Raises:
+        UsageError: the noise does not fit the grid, or the image-free context was not read.
+    """
+    expected = (grid[0] * grid[1], model.config.latent_width)
+    if tuple(noise.shape) != expected:
+        raise UsageError(f"noise is {list(noise.shape)}, but a grid of {grid[0]}x{grid[1]} needs {list(expected)}")
+    guidance = flow.guidance
+    if guidance.by_image and branches.image_free is None:
+        raise UsageError("guidance by image needs the image-free context; read the branches with the same guidance")
+    times, steps = schedule(flow.points, flow.shift)
+    guidance.warn(times.tolist())
+    main = _Branch(model, branches.main, flow.forecast)
+    text_free = _Branch(model, branches.text_free, flow.forecast)
+    image_free = None
+    if guidance.by_image and branches.image_free is not None:
+        image_free = _Branch(model, branches.image_free, flow.forecast)
+    x = noise.to(model.latents.inward.weight.device, torch.float32)
+    for index, (time, step) in enumerate(zip(times.tolist(), steps.tolist(), strict=True)):
+        block = model.target_block(x, time, grid)
+        velocity = main.velocity(block)
+        if guidance.active(time):
+            without_image = None if image_free is None else image_free.velocity(block)
+            velocity = guide(velocity, text_free.velocity(block), without_image, guidance)
+        if watch is not None:
+            watch(Step(index, len(times), time, x, velocity))
+        x = x - velocity * step
+    return x
