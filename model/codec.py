@@ -132,6 +132,10 @@ class Codec(nn.Module):
         self.encoder = nn.ModuleList(_stack(w, n, context) for w, n in zip(widths, config.encoder_convs, strict=True))
         self.decoder = nn.ModuleList(_stack(w, n, context) for w, n in zip(widths, config.decoder_convs, strict=True))
         self.heads = nn.ModuleDict({f"x{s}": Head(widths[0], s) for s in scales})
+        # Features of unit size: smaller ones would drown in the shifts of the modulation.
+        for conv in (self.stem, *self.down, *self.up):
+            nn.init.kaiming_normal_(conv.weight, _LEAK)
+            nn.init.zeros_(conv.bias)
 
     def encode(self, base: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
         """[N, 3, H, W] -> latent [N, D, H/16, W/16] and the skips at /2, /4, /8."""

@@ -86,8 +86,8 @@ class VisionEncoder(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         """Patch projection plus the learned table: [3, H, W] in [-1, 1] -> [N, hidden]."""
         rows, columns = self.grid(image)
-        patches = patchify(image, self.config.patch).to(self.patch.weight.dtype)
-        return self.patch(patches) + self.position(grid_rows(rows, columns, self.config.side).to(image.device))
+        patches = patchify(image, self.config.patch).to(self.patch.weight)
+        return self.patch(patches) + self.position(grid_rows(rows, columns, self.config.side).to(patches.device))
 
     def forward(self, image: Tensor) -> Tensor:
         """[3, H, W] in [-1, 1] -> [N, decoder width]."""
@@ -95,5 +95,5 @@ class VisionEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x)
         x = self.connector(self.post_norm(x))
-        rows = grid_rows(*self.grid(image), self.config.side).to(image.device)
+        rows = grid_rows(*self.grid(image), self.config.side).to(x.device)
         return x + self.table[rows].to(x.dtype)

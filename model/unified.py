@@ -69,6 +69,10 @@ class Context:
         """Number of cached tokens."""
         return 0 if self.cache is None else self.cache.tokens
 
+    def extended(self, cache: KVCache) -> KVCache:
+        """The cache followed by another."""
+        return cache if self.cache is None else self.cache.extended(cache)
+
     def before(self, blocks: Sequence[Block]) -> Context:
         """This context as it was before ``blocks``, its last ones, were appended; shares the memory."""
         kept = self.tokens - sum(block.length for block in blocks)
@@ -206,8 +210,9 @@ class UnifiedModel(nn.Module):
         """The image being generated: noisy latent tokens x [M, latent width] at ``time``."""
         return self._image_block(self.latents(x, time, grid), "gen")
 
-    def _positions(self, context: Context, blocks: Sequence[Block]) -> tuple[Tensor, int]:
-        positions, start = [], context.position
+    def _positions(self, start: int, blocks: Sequence[Block]) -> tuple[list[int], int]:
+        """Rotary positions of the tokens of consecutive blocks, and the position after them."""
+        positions: list[int] = []
         for block in blocks:
             positions += [start + offset for offset in block.offsets]
             start += block.advance
@@ -216,7 +221,17 @@ class UnifiedModel(nn.Module):
                 f"the context needs {start} positions, but the model's limit is {self.config.position_limit}; "
                 "use a shorter text or fewer images"
             )
-        return torch.tensor(positions, device=self.language.embed.weight.device), start
+        return positions, start
+
+    def _read(
+        self, context: Context, blocks: Sequence[Block], positions: Sequence[int], mask: Tensor | None
+    ) -> tuple[Tensor, KVCache]:
+        x = torch.cat([block.embeddings for block in blocks])[None]
+        segments = _merged([segment for block in blocks for segment in block.segments])
+        places = torch.tensor(positions, device=x.device)
+        mask = None if mask is None else mask.to(x.device)
+        hidden, cache = self.language.mot(x, segments, places, context.cache, mask)
+        return hidden[0], cache
 
     def extend(self, context: Context, blocks: Sequence[Block]) -> tuple[Context, Tensor]:
         """Append blocks to a context in one pass.
@@ -231,15 +246,43 @@ class UnifiedModel(nn.Module):
         Raises:
             UsageError: the context would be longer than the model's position limit.
         """
-        positions, end = self._positions(context, blocks)
-        x = torch.cat([block.embeddings for block in blocks])[None]
-        segments = _merged([segment for block in blocks for segment in block.segments])
+        positions, end = self._positions(context.position, blocks)
         mask = None
         if len(blocks) > 1 or (blocks[0].causal and blocks[0].length > 1):
-            mask = block_causal_mask([(block.length, block.causal) for block in blocks]).to(x.device)
-        hidden, cache = self.language.mot(x, segments, positions, context.cache, mask)
-        whole = cache if context.cache is None else context.cache.extended(cache)
-        return Context(whole, end), hidden[0]
+            mask = block_causal_mask([(block.length, block.causal) for block in blocks])
+        hidden, cache = self._read(context, blocks, positions, mask)
+        return Context(context.extended(cache), end), hidden
+
+    def extend_each(
+        self, context: Context, blocks: Sequence[Block], ends: Sequence[Block]
+    ) -> tuple[Context, list[Tensor]]:
+        """Append blocks to a context and read several ways to go on from there, all in one pass.
+
+        Args:
+            context: what came before, left as it is.
+            blocks: at least one.
+            ends: blocks that each follow ``blocks`` at the same position and do not see one another.
+
+        Returns:
+            The context with ``blocks`` alone, and the hidden states of every end, [T, hidden] each.
+
+        Raises:
+            UsageError: the context would be longer than the model's position limit.
+        """
+        positions, end = self._positions(context.position, blocks)
+        for block in ends:
+            positions = positions + self._positions(end, [block])[0]
+        together = [*blocks, *ends]
+        mask = block_causal_mask([(block.length, block.causal) for block in together])
+        shared = sum(block.length for block in blocks)
+        start = shared
+        for block in ends:
+            mask[start : start + block.length, shared:start] = False
+            start += block.length
+        hidden, cache = self._read(context, together, positions, mask)
+        kept = KVCache(cache.k[..., :shared, :], cache.v[..., :shared, :])
+        states = hidden[shared:].split([block.length for block in ends])
+        return Context(context.extended(kept), end), list(states)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits, float32 [T, vocabulary], of final hidden states [T, hidden]."""
@@ -247,9 +290,10 @@ class UnifiedModel(nn.Module):
 
     def target_stream(self, context: Context, block: Block) -> Tensor:
         """The residual stream of a target's latent tokens after the last layer, [M, hidden]."""
-        positions, _ = self._positions(context, [block])
+        positions, _ = self._positions(context.position, [block])
         x = block.embeddings[None]
-        for stream, _, _ in self.language.mot.streams(x, block.segments, positions, context.cache):
+        places = torch.tensor(positions, device=x.device)
+        for stream, _, _ in self.language.mot.streams(x, block.segments, places, context.cache):
             x = stream
         return x[0, 1:-1]
 

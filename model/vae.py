@@ -169,12 +169,12 @@ class Autoencoder(nn.Module):
         Returns:
             float [z, H / stride, W / stride].
         """
-        mean, log_variance = self.encoder(image[None].to(self.encoder.conv_in.weight.dtype))[0].chunk(2)
+        mean, log_variance = self.encoder(image[None].to(self.encoder.conv_in.weight))[0].chunk(2)
         if eps is not None:
             mean = mean + torch.exp(log_variance / 2) * eps.to(mean)
         return self.config.scale * (mean - self.config.shift)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent [z, h, w] -> image [3, stride h, stride w], about [-1, 1], not clamped."""
-        x = latent.to(self.decoder.conv_in.weight.dtype) / self.config.scale + self.config.shift
+        x = latent.to(self.decoder.conv_in.weight) / self.config.scale + self.config.shift
         return self.decoder(x[None])[0]
