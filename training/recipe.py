@@ -9,9 +9,19 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from uare_rt.degradation import Mixture
 from uare_rt.errors import InputError, UsageError
 
 __all__ = ["Phase", "Recipe", "ScaleTask", "load_recipe"]
+
+_RANGES = (
+    (("steps", "warmup_steps", "decay_steps", "floor_steps"), 1, 1e9),
+    (("seed", "assess_steps"), 0, 1e9),
+    (("learning_rate", "context_rate", "clip"), 1e-9, 1e3),
+    (("photo_scale",), 0.01, 1),
+    (("weight_decay", "assess_weight"), 0, 1e3),
+    (("ema", "context_dropout"), 0, 1),
+)
 
 
 class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,6 +35,24 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     start: int
     mixtures: tuple[dict[str, object], ...]
+
+    def options(self) -> list[tuple[float, Mixture]]:
+        """The mixtures with their weights.
+
+        Raises:
+            UsageError: a key or a value cannot be used.
+        """
+        found = []
+        for number, given in enumerate(self.mixtures, 1):
+            fields = {"weight": 1.0, "severity": (0.0, 1.0), **given}
+            try:
+                weight, fields["severity"] = float(fields.pop("weight")), tuple(fields["severity"])  # type: ignore[arg-type]
+                found.append((weight, Mixture(**fields)))  # type: ignore[arg-type]
+            except (AttributeError, TypeError, ValueError, IndexError, UsageError) as error:
+                raise UsageError(f"phase at step {self.start}, mixture {number}: {error}") from None
+        if not found or min(weight for weight, _ in found) < 0 or not any(weight for weight, _ in found):
+            raise UsageError(f"phase at step {self.start}: weights must be 0 or more, with at least one above 0")
+        return found
 
 
 class ScaleTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,8 +83,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             earlier than planned is the recipe with fewer steps.
         assess_steps: first steps, which train assessment alone: before the context tells degradations apart,
             restoration gets contradicting gradients from dark and hazy pictures.
-        learning_rate: peak rate of AdamW for the codec.
-        context_rate: factor of the rate for the vision encoder and the MoT.
+        learning_rate: peak rate of AdamW for the codec's convolutions.
+        context_rate: factor of the rate for all else: vision encoder, MoT, tone operator, modulation.
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
         clip: largest gradient norm.
         ema: decay of the averaged weights.
@@ -129,8 +157,8 @@ def load_recipe(name: str | Path, steps: int | None = None) -> Recipe:
         path = Path(str(shipped / f"{name}.yaml"))
     try:
         recipe = msgspec.convert(yaml.safe_load(path.read_text("utf-8")), Recipe, str_keys=True)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}") from None
     if steps is not None:
@@ -143,12 +171,30 @@ def _check(recipe: Recipe, path: Path) -> None:
     faults = []
     if recipe.preset != "uare-nano":
         faults.append(f"preset {recipe.preset!r} cannot be trained, only 'uare-nano'")
-    if recipe.steps < 1 or recipe.warmup_steps < 1 or recipe.decay_steps < 1:
-        faults.append("steps, warmup_steps and decay_steps must be at least 1")
+    for names, least, most in _RANGES:
+        values = {name: getattr(recipe, name) for name in names}
+        faults += [f"{n} is {v}, expected {least:g} to {most:g}" for n, v in values.items() if not least <= v <= most]
+    if not 0 < recipe.mse_floor[1] <= recipe.mse_floor[0]:
+        faults.append(f"mse_floor {list(recipe.mse_floor)} must fall and stay above 0")
     if not recipe.phases or min(p.start for p in recipe.phases) != 0:
         faults.append("the first phase must start at step 0")
     if not set(recipe.scales) <= {1, 2, 4} or not recipe.scales:
         faults.append(f"scales {sorted(recipe.scales)} must be among 1, 2, 4")
-    faults += [f"size {t.size} of scale {s} must be a multiple of 16" for s, t in recipe.scales.items() if t.size % 16]
+    elif not any(task.weight for task in recipe.scales.values()):
+        faults.append("no scale has a weight above 0")
+    for scale, task in recipe.scales.items():
+        if task.size < 16 or task.size % 16:
+            faults.append(f"size {task.size} of scale {scale} must be a multiple of 16")
+        if task.batch < 1 or not task.weight >= 0 or not 0 <= task.degrade <= 1:
+            faults.append(f"scale {scale} needs a batch of at least 1, a weight of at least 0 and degrade in 0 to 1")
+    faults += [fault for phase in recipe.phases for fault in _faults_of(phase)]
     if faults:
         raise UsageError(f"{path}: {'; '.join(faults)}")
+
+
+def _faults_of(phase: Phase) -> list[str]:
+    try:
+        phase.options()
+    except UsageError as error:
+        return [str(error)]
+    return []

@@ -22,7 +22,6 @@ __all__ = ["TrainingState"]
 
 _FORMAT = "uare-training/1"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_LOCAL = ("codec.", "tone.")  # trained at the full rate
 
 
 class TrainingState:
@@ -42,7 +41,7 @@ class TrainingState:
         self.step = 0
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            local = name.startswith(_LOCAL)
+            local = name.startswith("codec.") and "modulation" not in name
             decayed = parameter.ndim > 1 and not name.startswith("null") and "embedding" not in name
             groups.setdefault((local, decayed), []).append(parameter)
         settings = [
@@ -111,4 +110,9 @@ class TrainingState:
         saved = parts["optimizer"]
         for name, parameter in self.model.named_parameters():
             if f"step.{name}" in saved:
-                self.optimizer.state[parameter] = {moment: saved[f"{moment}.{name}"] for moment in _MOMENTS}
+                moments = {moment: saved[f"{moment}.{name}"] for moment in _MOMENTS}
+                # Laid out in memory like the parameter: the fused update is slow over two layouts.
+                self.optimizer.state[parameter] = {
+                    moment: torch.empty_like(parameter, requires_grad=False).copy_(tensor) if tensor.ndim else tensor
+                    for moment, tensor in moments.items()
+                }
