@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
+import os
 import queue
+import threading
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,7 +15,7 @@ from uare_rt.training.samples import Batch, PhotoStore, make_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from multiprocessing.queues import Queue
+    from multiprocessing.connection import Connection
     from pathlib import Path
     from types import TracebackType
 
@@ -23,28 +24,31 @@ if TYPE_CHECKING:
 __all__ = ["Loader"]
 
 _AHEAD = 4  # batches each worker may hold ready
-_POLL_SECONDS = 5.0
 
 
-def _work(paths: Sequence[Path], recipe: Recipe, steps: range, out: Queue[Batch | Exception]) -> None:
+def _work(paths: Sequence[Path], recipe: Recipe, steps: range, out: Connection) -> None:
     cv2.setNumThreads(1)
     photos = PhotoStore(paths)
+    ready: queue.Queue[Batch | Exception | None] = queue.Queue(_AHEAD)
+    sender = threading.Thread(target=_send, args=(ready, out), daemon=True)
+    sender.start()
     try:
         for step in steps:
-            _hand_over(make_batch(photos, recipe, step), out)
+            ready.put(make_batch(photos, recipe, step))
     except KeyboardInterrupt:
-        out.cancel_join_thread()
+        return
     except Exception as error:
-        out.put(error)
+        ready.put(error)
+    ready.put(None)
+    sender.join()
 
 
-def _hand_over(batch: Batch, out: Queue[Batch | Exception]) -> None:
-    parent = multiprocessing.parent_process()
-    while parent is None or parent.is_alive():
-        with contextlib.suppress(queue.Full):
-            return out.put(batch, timeout=_POLL_SECONDS)
-    out.cancel_join_thread()  # the training was killed: nobody will ever read
-    raise SystemExit(1)
+def _send(ready: queue.Queue[Batch | Exception | None], out: Connection) -> None:
+    try:
+        while (item := ready.get()) is not None:
+            out.send(item)
+    except OSError:
+        os._exit(1)  # the training was killed: nobody will ever read
 
 
 class Loader:
@@ -60,19 +64,18 @@ class Loader:
     def __init__(self, paths: Sequence[Path], recipe: Recipe, first: int, workers: int) -> None:
         self._paths, self._recipe, self._first = paths, recipe, first
         context = multiprocessing.get_context("spawn")
-        self._queues: list[Queue[Batch | Exception]] = [context.Queue(_AHEAD) for _ in range(workers)]
+        self._pipes = [context.Pipe(duplex=False) for _ in range(workers)]
         self._processes = [
             context.Process(
-                target=_work,
-                args=(paths, recipe, range(first + index, recipe.steps, workers), out),
-                daemon=True,
+                target=_work, args=(paths, recipe, range(first + index, recipe.steps, workers), out), daemon=True
             )
-            for index, out in enumerate(self._queues)
+            for index, (_, out) in enumerate(self._pipes)
         ]
 
     def __enter__(self) -> Loader:
-        for process in self._processes:
+        for process, (_, out) in zip(self._processes, self._pipes, strict=True):
             process.start()
+            out.close()  # held by the process alone, so that its end is seen here
         return self
 
     def __exit__(
@@ -80,8 +83,9 @@ class Loader:
     ) -> None:
         for process in self._processes:
             process.terminate()
-        for process in self._processes:
+        for process, (batches, _) in zip(self._processes, self._pipes, strict=True):
             process.join()
+            batches.close()
 
     def __iter__(self) -> Iterator[Batch]:
         if not self._processes:
@@ -93,16 +97,15 @@ class Loader:
             yield self._receive((step - self._first) % len(self._processes))
 
     def _receive(self, index: int) -> Batch:
-        while True:
-            try:
-                item = self._queues[index].get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                if not self._processes[index].is_alive():
-                    raise UareError(
-                        f"loader process {index} ended with code {self._processes[index].exitcode}; "
-                        "it may have run out of memory: try fewer --workers"
-                    ) from None
-                continue
-            if isinstance(item, Exception):
-                raise item
-            return item
+        process = self._processes[index]
+        try:
+            item: Batch | Exception = self._pipes[index][0].recv()
+        except (EOFError, OSError):
+            process.join()
+            raise UareError(
+                f"loader process {index} ended with code {process.exitcode}; "
+                "it may have run out of memory: try fewer --workers"
+            ) from None
+        if isinstance(item, Exception):
+            raise item
+        return item

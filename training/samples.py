@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from uare_rt.degradation import Mixture, compose, from_uint8, to_uint8
-from uare_rt.errors import InputError, UsageError
+from uare_rt.degradation import compose, from_uint8, to_uint8
+from uare_rt.errors import InputError
 from uare_rt.slots import DEGRADATIONS, SLOTS
 from uare_rt.views import cut_views
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from uare_rt.degradation import Mixture
     from uare_rt.training.recipe import Phase, Recipe
 
 __all__ = ["Batch", "PhotoStore", "find_photos", "make_batch", "quality_of", "soft_levels"]
@@ -73,7 +74,7 @@ def find_photos(folder: Path) -> list[Path]:
                 size = image.size
                 image.draft("RGB", (1, 1))
                 image.load()
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             _log.warning("%s: left out, cannot be read (%s)", path, error)
             skipped += 1
             continue
@@ -142,14 +143,9 @@ def _region(photo: NDArray[np.uint8], side: int, smallest: float, rng: np.random
 
 
 def _mixture(phase: Phase, rng: np.random.Generator) -> Mixture:
-    options = [dict(m) for m in phase.mixtures]
-    weights = np.array([m.pop("weight", 1.0) for m in options], dtype=np.float64)
-    fields = options[int(rng.choice(len(options), p=weights / weights.sum()))]
-    fields["severity"] = tuple(fields.get("severity", (0.0, 1.0)))
-    try:
-        return Mixture(**fields)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise UsageError(f"recipe phase at step {phase.start}: {error}") from None
+    options = phase.options()
+    weights = np.array([weight for weight, _ in options], dtype=np.float64)
+    return options[int(rng.choice(len(options), p=weights / weights.sum()))][1]
 
 
 def make_batch(photos: PhotoStore, recipe: Recipe, step: int) -> Batch:

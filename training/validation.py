@@ -36,8 +36,11 @@ _TYPES: dict[str, tuple[Step, ...]] = {
 
 
 def hold_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Split photos into those to train on and those kept for validation (evenly spread, at most 8)."""
-    kept = set(list(paths)[_EVERY // 2 :: _EVERY][:_MOST])
+    """Split photos into those to train on and those kept for validation.
+
+    The latter are evenly spread, at most 8, and one of a few; a single photo is trained on.
+    """
+    kept = set(list(paths)[_EVERY // 2 :: _EVERY][:_MOST]) or set(paths[1:][-1:])
     return [p for p in paths if p not in kept], [p for p in paths if p in kept]
 
 
@@ -63,9 +66,11 @@ class Validation:
                 self._pairs[name].append((to_uint8(compose(from_uint8(truth), steps, rng).image), truth))
 
     def __call__(self, model: UareNano) -> dict[str, float]:
-        """Mean PSNR in dB of the restored crops, per type."""
+        """Mean PSNR in dB of the restored crops, per type; empty without validation photos."""
         with torch.inference_mode():
-            return {name: float(np.mean([_psnr(model, *p) for p in pairs])) for name, pairs in self._pairs.items()}
+            return {
+                name: float(np.mean([_psnr(model, *p) for p in pairs])) for name, pairs in self._pairs.items() if pairs
+            }
 
 
 def _psnr(model: UareNano, frame: np.ndarray, truth: np.ndarray) -> float:
