@@ -1,7 +1,7 @@
 """One weight file for all graphs of a bundle.
 
-Large fp32 weights are stored as fp16 with a cast that every runtime folds when it loads the graph;
-equal tensors of different graphs are stored once.
+Large fp32 weights whose values fp16 holds exactly (see `round_to_storage`) are stored so, with a cast that
+every runtime folds when it loads the graph; equal tensors of different graphs are stored once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = ["STORED_AS_HALF", "WEIGHT_FILE", "pack_weights", "round_to_storage"]
 WEIGHT_FILE = "weights.bin"
 STORED_AS_HALF = 1024  # fp32 tensors of at least this many elements are stored as fp16
 _ALIGNMENT = 64
+_LARGEST_HALF = 65504.0
 
 
 def round_to_storage(model: nn.Module) -> None:
@@ -46,9 +47,12 @@ def pack_weights(models: Iterable[onnx.ModelProto]) -> bytes:
         casts = []
         for tensor in list(model.graph.initializer):
             array = numpy_helper.to_array(tensor)
-            if array.dtype != np.float32 or array.size < STORED_AS_HALF:
+            if array.dtype != np.float32 or array.size < STORED_AS_HALF or np.abs(array).max() > _LARGEST_HALF:
                 continue
-            half = np.ascontiguousarray(array.astype(np.float16)).tobytes()
+            rounded = np.ascontiguousarray(array.astype(np.float16))
+            if not np.array_equal(rounded.astype(np.float32), array):
+                continue  # a constant that the exporter computed, not a rounded weight
+            half = rounded.tobytes()
             key = hashlib.sha256(half).digest()
             if key not in places:
                 blob.extend(bytes(-len(blob) % _ALIGNMENT))

@@ -114,7 +114,8 @@ class Head(nn.Module):
         """[N, channels, H/2, W/2] and [N, 3, H, W] -> [N, 3, scale H, scale W]."""
         residual = F.pixel_shuffle(self.conv(features), 2 * self.scale)
         if self.scale > 1:
-            base = F.pixel_shuffle(F.conv2d(base, self.kernel, padding=2), self.scale)
+            extended = F.pad(base, (2, 2, 2, 2), mode="replicate")
+            base = F.pixel_shuffle(F.conv2d(extended, self.kernel), self.scale)
         return base + residual
 
 
