@@ -69,7 +69,7 @@ class Assessment:
     """How good an image is and what is wrong with it.
 
     Attributes:
-        score: 1 (bad) to 5 (excellent); MOS-like, trained on full-reference proxies.
+        score: 1 (bad) to 5 (excellent); MOS-like, learned from synthetic degradations, not from human ratings.
         level: the level nearest to the score, in words.
         severities: for every degradation 0 (none) to 1 (severe).
         probabilities: for every slot the probability of each of its five levels.

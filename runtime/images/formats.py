@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from uare_rt.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["READ_SUFFIXES", "WRITE_FORMATS", "is_image", "list_images"]
 
@@ -40,7 +37,7 @@ def list_images(directory: Path, *, recursive: bool = False) -> list[Path]:
         recursive: look into its folders as well (links to folders are not followed).
 
     Returns:
-        The paths, each beginning with `directory`; empty if there are none.
+        The paths, each beginning with `directory` as it was given; empty if there are none.
 
     Raises:
         InputError: `directory` is missing, is not a directory or cannot be read.
@@ -53,6 +50,6 @@ def list_images(directory: Path, *, recursive: bool = False) -> list[Path]:
 
     for folder, folders, names in os.walk(directory, onerror=refuse):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        paths = (directory.joinpath(folder, name) for name in names if not name.startswith("."))
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
         found += [path for path in paths if is_image(path) and path.is_file()]
     return sorted(found)

@@ -712,6 +712,13 @@ def test_pictures_are_checked() -> None:
         Picture(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8))
 
 
+def test_list_images_of_a_relative_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert list_images(Path("photos")) == [Path("photos/a.png")]
+
+
 def test_list_images(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt", "sub/c.tiff", ".git/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
