@@ -53,9 +53,7 @@ def cut_views(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if any(after for _, after in grow):
         frame = np.pad(frame, [*grow, (0, 0)], mode="symmetric")
     crops = [
-        frame[y : y + VIEW_SIZE, x : x + VIEW_SIZE]
-        for y in _places(frame.shape[0])
-        for x in _places(frame.shape[1])
+        frame[y : y + VIEW_SIZE, x : x + VIEW_SIZE] for y in _places(frame.shape[0]) for x in _places(frame.shape[1])
     ]
     ranked = sorted(range(len(crops)), key=lambda i: (_energy(crops[i]), i))
     chosen = [crops[ranked[(2 * k + 1) * len(crops) // (2 * CROPS)]] for k in range(CROPS)]
@@ -71,5 +69,5 @@ def extract_views(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         float32 [9, 3, 96, 96] in [0, 1].
     """
-    views = cut_views(frame).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(views, dtype=np.float32) / np.float32(255)
+    views: NDArray[np.float32] = np.ascontiguousarray(cut_views(frame).transpose(0, 3, 1, 2), dtype=np.float32)
+    return views / np.float32(255)

@@ -50,13 +50,17 @@ def restore_job(session: Session, job: Job, settings: Settings, meter: Meter) ->
 
 
 def _image(session: Session, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
-    from uare_rt.images import WRITE_FORMATS, read_image, write_image
+    from uare_rt.images import WRITE_FORMATS, check_format, read_image, write_image
 
     if job.target.suffix.lower() not in WRITE_FORMATS:
         known = ", ".join(sorted(WRITE_FORMATS))
         raise OutputError(f"{job.target}: cannot write this kind of image; restore it alone, with an -o of {known}")
     picture = read_image(job.source.path)
-    megapixels = picture.pixels.shape[0] * picture.pixels.shape[1] / 1e6
+    height, width = picture.pixels.shape[:2]
+    check_format(
+        job.target, width=width * settings.scale, height=height * settings.scale, alpha=picture.alpha is not None
+    )
+    megapixels = height * width / 1e6
     started = time.perf_counter()
 
     def show(done: int, total: int) -> None:

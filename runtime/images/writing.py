@@ -25,7 +25,7 @@ from uare_rt.images.tiff import write_tiff
 if TYPE_CHECKING:
     from uare_rt.images.picture import Metadata
 
-__all__ = ["write_image"]
+__all__ = ["check_format", "write_image"]
 
 _MAX_SIDE = {"JPEG": 65500, "WEBP": 16383, "BMP": 65535}
 _MARKER = 65533  # bytes in one segment of a JPEG
@@ -78,21 +78,42 @@ def write_image(
         raise OutputError(f"{path}: cannot be encoded as {kind} ({error or 'not enough memory'})") from error
 
 
-def _checked_format(path: Path, picture: Picture, quality: int, lossless: bool) -> str:
-    kind = WRITE_FORMATS.get(path.suffix.lower())
+def check_format(path: str | Path, *, width: int, height: int, alpha: bool) -> str:
+    """Tell whether the format that a suffix names can hold a picture, before the work of making it.
+
+    Args:
+        path: the target.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        alpha: whether it has an alpha channel.
+
+    Returns:
+        The format, as Pillow spells it.
+
+    Raises:
+        UsageError: unknown suffix.
+        OutputError: the format has no alpha channel, or the picture is too large for it.
+    """
+    suffix = Path(path).suffix
+    kind = WRITE_FORMATS.get(suffix.lower())
     if kind is None:
-        raise UsageError(f"{path}: cannot write '{path.suffix}' files; use one of {', '.join(WRITE_FORMATS)}")
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality} is out of range; give 1 to 100")
-    if lossless and kind == "JPEG":
-        raise UsageError(f"{path}: a JPEG cannot be lossless; write .png, .tif or .webp")
-    if picture.alpha is not None and kind in ("JPEG", "BMP"):
+        raise UsageError(f"{path}: cannot write '{suffix}' files; use one of {', '.join(WRITE_FORMATS)}")
+    if alpha and kind in ("JPEG", "BMP"):
         raise OutputError(f"{path}: {kind} cannot hold the alpha channel of this picture; write .png, .tif or .webp")
-    height, width = picture.pixels.shape[:2]
     if max(height, width) > _MAX_SIDE.get(kind, 1 << 31):
         raise OutputError(
             f"{path}: {width}x{height} is too large for {kind} (at most {_MAX_SIDE[kind]} a side); write .png or .tif"
         )
+    return kind
+
+
+def _checked_format(path: Path, picture: Picture, quality: int, lossless: bool) -> str:
+    height, width = picture.pixels.shape[:2]
+    kind = check_format(path, width=width, height=height, alpha=picture.alpha is not None)
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality {quality} is out of range; give 1 to 100")
+    if lossless and kind == "JPEG":
+        raise UsageError(f"{path}: a JPEG cannot be lossless; write .png, .tif or .webp")
     return kind
 
 

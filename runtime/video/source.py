@@ -11,6 +11,7 @@ from uare_rt.errors import InputError
 from uare_rt.video.colour import ToRgb, guessed_matrix, read_tags
 from uare_rt.video.frames import Damage, Frame, SidePacket, VideoInfo
 from uare_rt.video.rotation import display_matrix
+from uare_rt.video.truncation import missing_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -268,8 +269,12 @@ class VideoSource:
             self._damage.append(Damage(round(self._end, 3), reason))
 
     def _check_end(self) -> None:
-        """Compare where the streams ended with what the header promised."""
+        """Compare where the streams and the file ended with what the header promised."""
         container = self._container
+        missing = missing_bytes(self._path)
+        if missing:
+            self._note_damage(f"the file is cut off, {missing} bytes or more are missing")
+            return
         if not container.duration or not any(name in container.format.name for name in _STATES_DURATION):
             return
         # Only files written in one go state a duration; it is measured from the first timestamp.

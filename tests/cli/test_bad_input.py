@@ -166,10 +166,25 @@ def test_a_truncated_video_that_can_be_read_in_part(run: Run, tiny: Path, clip: 
         frames = sum(1 for _ in container.decode(video=0))
     assert frames == record["frames"]
     assert 0 < frames < 12
-    if record["damage"]:
-        assert result.exit_code == 1
-        assert result.stderr.startswith("error: cut.mkv: damaged at ")
-        assert result.stderr.endswith("new.mkv holds what could be read\n")
+    assert record["damage"]
+    assert 0.5 < record["damage"][-1]["seconds"] <= 1.0
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: cut.mkv: damaged at ")
+    assert result.stderr.endswith("new.mkv holds what could be read\n")
+    assert json.loads(run("restore", whole, "-o", "fine.mkv", "--json", "--bundle", tiny).stdout)[0]["damage"] == []
+
+
+@pytest.mark.parametrize("target", ["new.jpg", "new.bmp"])
+def test_transparency_that_cannot_be_kept_is_told_before_the_work(
+    run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    palette_with_transparency().save("odd.png", transparency=1)
+    monkeypatch.setattr("uare_rt.session.Session.assess", lambda *_: pytest.fail("work was begun"))
+    result = run("restore", "odd.png", "-o", target, "--bundle", tiny)
+    assert result.exit_code == 1
+    assert_one_line(result, target)
+    assert "alpha channel" in result.stderr
+    assert everything() == [Path("odd.png")]
 
 
 @pytest.mark.parametrize("out", ["photo.jpg/new.jpg", "/proc/nowhere/new.jpg"])
