@@ -109,7 +109,6 @@ def test_processes_end_with_a_training_that_was_killed(write_recipe: Write, data
         "if __name__ == '__main__':\n"
         "    with Loader(sorted(Path(sys.argv[2]).iterdir()), load_recipe(sys.argv[1], 10_000), 0, 1) as loader:\n"
         "        next(iter(loader))\n"
-        "        print(loader._processes[0].pid, flush=True)\n"
         "        os._exit(9)\n"
     )
     script = data.parent / "parent.py"
@@ -118,8 +117,6 @@ def test_processes_end_with_a_training_that_was_killed(write_recipe: Write, data
     # Standard output is shared with the loader's process: it ends only when that process has ended.
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 9
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(result.stdout), 0)
 
 
 @pytest.mark.parametrize(
