@@ -52,18 +52,22 @@ def _with_nulls(context: QualityContext, null: QualityContext, dropped: Tensor) 
 def objective(model: UareNano, batch: Batch, recipe: Recipe) -> Losses:
     """Forward pass and losses of one batch.
 
-    Assessment: cross-entropy with soft levels, summed over slots; alone for the recipe's first steps.
-    Restoration: the mean over samples of ln(MSE + floor), so that dark, hazy and clean pictures weigh
-    alike (a step of 1 dB is worth the same everywhere); samples better than the floor pull less.
+    Assessment: cross-entropy with soft levels, summed over slots. Restoration: the mean over samples of
+    ln(MSE + floor), so that dark, hazy and clean pictures weigh alike (a step of 1 dB is worth the same
+    everywhere); samples better than the floor pull less. The recipe's first steps train assessment and the
+    tone operator alone.
     """
     views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:]))
     logits, context = model.assess(views.unflatten(0, batch.views.shape[:2]))
     assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
-    if batch.step < recipe.assess_steps:
-        return Losses(assess, torch.zeros(()), assess.detach())
     if batch.dropped.any():
         context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
-    restored = model.restore(to_image_tensor(batch.frames), context, batch.scale)
-    mse = (restored - to_image_tensor(batch.targets)).square().flatten(1).mean(1)
+    frames, targets = to_image_tensor(batch.frames), to_image_tensor(batch.targets)
+    if batch.step < recipe.global_steps:
+        restored = model.tone(frames, context.vec)
+        targets = F.avg_pool2d(targets, batch.scale)
+    else:
+        restored = model.restore(frames, context, batch.scale)
+    mse = (restored - targets).square().flatten(1).mean(1)
     restore = torch.log(mse + recipe.floor(batch.step)).mean()
     return Losses(restore + recipe.assess_weight * assess, restore.detach(), assess.detach())

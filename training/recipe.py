@@ -16,7 +16,7 @@ __all__ = ["Phase", "Recipe", "ScaleTask", "load_recipe"]
 
 _RANGES = (
     (("steps", "warmup_steps", "decay_steps", "floor_steps"), 1, 1e9),
-    (("seed", "assess_steps"), 0, 1e9),
+    (("seed", "global_steps"), 0, 1e9),
     (("learning_rate", "context_rate", "clip"), 1e-9, 1e3),
     (("photo_scale",), 0.01, 1),
     (("weight_decay", "assess_weight"), 0, 1e3),
@@ -81,8 +81,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         warmup_steps: linear rise of the learning rate.
         decay_steps: final fall of the learning rate to zero; constant in between, so that a run that stops
             earlier than planned is the recipe with fewer steps.
-        assess_steps: first steps, which train assessment alone: before the context tells degradations apart,
-            restoration gets contradicting gradients from dark and hazy pictures.
+        global_steps: first steps, which train assessment and the tone operator alone: before the context tells
+            degradations apart, the codec would get contradicting gradients from dark and hazy pictures.
         learning_rate: peak rate of AdamW for the codec's convolutions.
         context_rate: factor of the rate for all else: vision encoder, MoT, tone operator, modulation.
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
@@ -103,7 +103,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
     warmup_steps: int
     decay_steps: int
-    assess_steps: int
+    global_steps: int
     learning_rate: float
     context_rate: float
     weight_decay: float

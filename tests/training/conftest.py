@@ -22,7 +22,7 @@ FIELDS: dict[str, Any] = {
     "steps": 6,
     "warmup_steps": 2,
     "decay_steps": 2,
-    "assess_steps": 1,
+    "global_steps": 1,
     "learning_rate": 0.002,
     "context_rate": 0.5,
     "weight_decay": 0.01,
