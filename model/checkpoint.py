@@ -100,9 +100,9 @@ class _Tensors:
         self._file_of: dict[str, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.types: dict[str, str] = {}
-        self.path = Path()
+        self.name = ""
         for path in paths:
-            self.path = path
+            self.name = f"{self.name}, {path.name}" if self.name else str(path)
             try:
                 file = safe_open(str(path), framework="pt")
             except FileNotFoundError:
@@ -136,7 +136,7 @@ class _Tensors:
                 faults.append(f"{name} is of type {self.types[name]}, expected one of {', '.join(sorted(_FLOATS))}")
         if faults:
             more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
-            raise InputError(f"{self.path}: does not fit the configuration: {'; '.join(faults[:_LISTED])}{more}")
+            raise InputError(f"{self.name}: does not fit the configuration: {'; '.join(faults[:_LISTED])}{more}")
 
 
 def _weight_files(directory: Path) -> list[Path]:
