@@ -69,5 +69,6 @@ def extract_views(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         float32 [9, 3, 96, 96] in [0, 1].
     """
-    views: NDArray[np.float32] = np.ascontiguousarray(cut_views(frame).transpose(0, 3, 1, 2), dtype=np.float32)
-    return views / np.float32(255)
+    views = np.ascontiguousarray(cut_views(frame).transpose(0, 3, 1, 2), dtype=np.float32)
+    views /= np.float32(255)
+    return views

@@ -31,7 +31,7 @@ def missing_bytes(path: Path) -> int:
         head = file.read(8)
         file.seek(0)
         if head[:4] == _EBML.to_bytes(4, "big"):
-            end = _end_of_segment(file)
+            end = _end_of_segment(file, size)
         elif head[4:8] in _BOXES:
             end = _end_of_boxes(file, size)
         else:
@@ -60,7 +60,7 @@ def _number(file: BinaryIO, *, marker: bool) -> int:
     return -1 if value & bits == bits else value & bits
 
 
-def _end_of_segment(file: BinaryIO) -> int:
+def _end_of_segment(file: BinaryIO, size: int) -> int:
     """Where the first segment of a Matroska file ends by its own account; 0 if it does not say."""
     while True:
         element, length = _number(file, marker=True), _number(file, marker=False)
@@ -68,6 +68,8 @@ def _end_of_segment(file: BinaryIO) -> int:
             return 0
         if element == _SEGMENT:
             return file.tell() + length
+        if file.tell() + length > size:
+            return 0
         file.seek(length, 1)
 
 
