@@ -50,7 +50,7 @@ class NanoGraph:
         module: what to trace, in eval mode.
         inputs: names of the inputs, in order.
         outputs: names of the outputs, in order.
-        axes: for an input its dynamic axes by name; ``height`` and ``width`` are multiples of 16.
+        axes: for an input its dynamic axes by name; ``H`` and ``W`` are multiples of 16.
         example: makes inputs for tracing and for the comparison with PyTorch.
     """
 
@@ -66,9 +66,9 @@ class NanoGraph:
         rows = torch.export.Dim("rows", min=1, max=_MOST_LATENT_ROWS)
         columns = torch.export.Dim("columns", min=1, max=_MOST_LATENT_ROWS)
         known = {
-            "batch": torch.export.Dim("batch", min=1, max=_MOST_FRAMES),
-            "height": LATENT_STRIDE * rows,
-            "width": LATENT_STRIDE * columns,
+            "N": torch.export.Dim("batch", min=1, max=_MOST_FRAMES),
+            "H": LATENT_STRIDE * rows,
+            "W": LATENT_STRIDE * columns,
         }
         shapes = [{axis: known[label] for axis, label in self.axes.get(name, {}).items()} for name in self.inputs]
         return tuple(shape or None for shape in shapes)
@@ -88,7 +88,7 @@ def nano_graphs(model: UareNano, scales: tuple[int, ...]) -> list[NanoGraph]:
         return (torch.rand(batch, 3, height, width, generator=generator), *contexts)
 
     graphs = [NanoGraph("assess", _Assess(model).eval(), ("views",), ("slot_logits", *CONTEXT_NAMES), {}, views)]
-    axes = {"frame": {0: "batch", 2: "height", 3: "width"}}
+    axes = {"frame": {0: "N", 2: "H", 3: "W"}}
     inputs = ("frame", *CONTEXT_NAMES)
     graphs += [
         NanoGraph(f"restore_x{scale}", _Restore(model, scale).eval(), inputs, ("restored",), axes, frame)

@@ -90,7 +90,7 @@ def _name_axes(model: onnx.ModelProto, graph: NanoGraph) -> None:
     for value in (*model.graph.input, *model.graph.output):
         labels = graph.axes.get(value.name, graph.axes.get("frame", {}) if value.name == "restored" else {})
         for axis, label in labels.items():
-            prefix = f"{scale}*" if value.name == "restored" and scale > 1 and label != "batch" else ""
+            prefix = f"{scale}*" if value.name == "restored" and scale > 1 and label != "N" else ""
             value.type.tensor_type.shape.dim[axis].dim_param = prefix + label
 
 

@@ -142,7 +142,7 @@ class UareNano(nn.Module):
         hidden, cache = self.mot(x, [Segment("und", self.context_tokens)], self.positions, mask=self.mask)
         slots = hidden[:, -len(SLOTS) :]
         pooled = torch.cat((slots.mean(dim=1), hidden[:, : -len(SLOTS)].mean(dim=1)), dim=-1)
-        return self.level_head(slots), QualityContext(cache.k, cache.v, F.silu(self.pool(pooled)))
+        return self.level_head(slots), QualityContext(cache.k, cache.v, self.pool(pooled))
 
     def null_context(self) -> QualityContext:
         """The trained context for "nothing is known", batch 1."""
@@ -159,7 +159,19 @@ class UareNano(nn.Module):
         Returns:
             float [N, 3, scale H, scale W], not clipped.
         """
-        base = self.tone(frame, context.vec)
+        return self.repair(self.tone(frame, context.vec), context, scale)
+
+    def repair(self, base: Tensor, context: QualityContext, scale: int = 1) -> Tensor:
+        """The local part of `restore`: mend a frame whose tone is right.
+
+        Args:
+            base: output of the tone operator, [N, 3, H, W].
+            context: batch N or 1.
+            scale: 1, 2 or 4.
+
+        Returns:
+            float [N, 3, scale H, scale W].
+        """
         latent, skips = self.codec.encode(base, context.vec)
         latent = latent + self.generate(latent, context)
         features = self.codec.decode(latent, skips, context.vec)

@@ -41,7 +41,7 @@ class TrainingState:
         self.step = 0
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            local = name.startswith("codec.") and "modulation" not in name
+            local = name.startswith(("codec.", "tone.")) and "modulation" not in name
             decayed = parameter.ndim > 1 and not name.startswith("null") and "embedding" not in name
             groups.setdefault((local, decayed), []).append(parameter)
         settings = [
