@@ -64,6 +64,7 @@ class TrainingState:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+            torch._foreach_copy_(list(self.average.buffers()), list(self.model.buffers()))
 
     def save(self, path: Path) -> None:
         """Write everything needed to continue; the previous file stays until this one is complete.
