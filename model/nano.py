@@ -46,14 +46,6 @@ class QualityContext:
     vec: Tensor
 
 
-def _normed_conv(
-    inputs: int, outputs: int, kernel: int, *, stride: int, padding: int
-) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Convolution, batch normalisation (folded into it at export) and ReLU."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
-    return conv, nn.BatchNorm2d(outputs, momentum=0.02), nn.ReLU()
-
-
 class ViewEncoder(nn.Module):
     """Strided convolutions from views to one token per 48x48 pixels.
 
@@ -65,10 +57,14 @@ class ViewEncoder(nn.Module):
         super().__init__()
         a, b, c, d = channels
         self.convs = nn.Sequential(
-            *_normed_conv(6, a, 8, stride=4, padding=2),
-            *_normed_conv(a, b, 3, stride=2, padding=1),
-            *_normed_conv(b, c, 3, stride=1, padding=1),
-            *_normed_conv(c, d, 3, stride=2, padding=1),
+            nn.Conv2d(6, a, 8, stride=4, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(a, b, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(b, c, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(c, d, 3, stride=2, padding=1),
+            nn.ReLU(),
             nn.Conv2d(d, width, 3, stride=3),
         )
 
@@ -146,7 +142,7 @@ class UareNano(nn.Module):
         hidden, cache = self.mot(x, [Segment("und", self.context_tokens)], self.positions, mask=self.mask)
         slots = hidden[:, -len(SLOTS) :]
         pooled = torch.cat((slots.mean(dim=1), hidden[:, : -len(SLOTS)].mean(dim=1)), dim=-1)
-        return self.level_head(slots), QualityContext(cache.k, cache.v, self.pool(pooled))
+        return self.level_head(slots), QualityContext(cache.k, cache.v, F.silu(self.pool(pooled)))
 
     def null_context(self) -> QualityContext:
         """The trained context for "nothing is known", batch 1."""

@@ -52,26 +52,22 @@ def _with_nulls(context: QualityContext, null: QualityContext, dropped: Tensor) 
 def objective(model: UareNano, batch: Batch, recipe: Recipe) -> Losses:
     """Forward pass and losses of one batch.
 
-    Assessment: cross-entropy with soft levels, summed over slots. Images: the mean over samples of
+    Assessment: cross-entropy with soft levels, summed over slots. Restoration: the mean over samples of
     ln(MSE + floor), so that dark, hazy and clean pictures weigh alike (a step of 1 dB is worth the same
-    everywhere); samples better than the floor pull less. The tone operator has this loss of its own and the
-    codec works on its output as it is, so that the large errors of dark and hazy pictures move only what can
-    mend them. The recipe's first steps train assessment and tone alone.
+    everywhere); samples better than the floor pull less. The recipe's first steps train assessment and the
+    tone operator alone.
     """
     views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:]))
     logits, context = model.assess(views.unflatten(0, batch.views.shape[:2]))
     assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
     if batch.dropped.any():
         context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
-    targets = to_image_tensor(batch.targets)
-    base = model.tone(to_image_tensor(batch.frames), context.vec)
-    floor = recipe.floor(batch.step)
-    tone = _log_error(base, F.avg_pool2d(targets, batch.scale), floor)
+    frames, targets = to_image_tensor(batch.frames), to_image_tensor(batch.targets)
     if batch.step < recipe.global_steps:
-        return Losses(tone + recipe.assess_weight * assess, tone.detach(), assess.detach())
-    restore = _log_error(model.repair(base.detach(), context, batch.scale), targets, floor)
-    return Losses(restore + tone + recipe.assess_weight * assess, restore.detach(), assess.detach())
-
-
-def _log_error(images: Tensor, targets: Tensor, floor: float) -> Tensor:
-    return torch.log((images - targets).square().flatten(1).mean(1) + floor).mean()
+        restored = model.tone(frames, context.vec)
+        targets = F.avg_pool2d(targets, batch.scale)
+    else:
+        restored = model.restore(frames, context, batch.scale)
+    mse = (restored - targets).square().flatten(1).mean(1)
+    restore = torch.log(mse + recipe.floor(batch.step)).mean()
+    return Losses(restore + recipe.assess_weight * assess, restore.detach(), assess.detach())

@@ -81,9 +81,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         warmup_steps: linear rise of the learning rate.
         decay_steps: final fall of the learning rate to zero; constant in between, so that a run that stops
             earlier than planned is the recipe with fewer steps.
-        global_steps: first steps, which train assessment and the tone operator alone.
-        learning_rate: peak rate of AdamW for the codec's convolutions and the tone operator.
-        context_rate: factor of the rate for all else: vision encoder, MoT, modulation.
+        global_steps: first steps, which train assessment and the tone operator alone: before the context tells
+            degradations apart, the codec would get contradicting gradients from dark and hazy pictures.
+        learning_rate: peak rate of AdamW for the codec's convolutions.
+        context_rate: factor of the rate for all else: vision encoder, MoT, tone operator, modulation.
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
         clip: largest gradient norm.
         ema: decay of the averaged weights.

@@ -41,7 +41,7 @@ class TrainingState:
         self.step = 0
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            local = name.startswith(("codec.", "tone.")) and "modulation" not in name
+            local = name.startswith("codec.") and "modulation" not in name
             decayed = parameter.ndim > 1 and not name.startswith("null") and "embedding" not in name
             groups.setdefault((local, decayed), []).append(parameter)
         settings = [
@@ -64,7 +64,6 @@ class TrainingState:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
-            torch._foreach_copy_(list(self.average.buffers()), list(self.model.buffers()))
 
     def save(self, path: Path) -> None:
         """Write everything needed to continue; the previous file stays until this one is complete.
