@@ -298,7 +298,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     class Counting(FakeSession):
         def restore(self, image: np.ndarray, **arguments: object) -> object:
             nonlocal most
-            most = max(most, sum(isinstance(x, Frame) for x in gc.get_objects()))
+            most = max(most, sum(type(x) is Frame for x in gc.get_objects()))
             return super().restore(image, **arguments)
 
     restore_video(Counting(), source, tmp_path / "out.mp4", options=VideoOptions(preset="ultrafast"))
