@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uare_rt.model.mot_config import MoTConfig
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -32,39 +34,7 @@ __all__ = [
 
 Expert = Literal["und", "gen"]
 _HIDDEN = -3e4  # added to scores that must not count; finite in fp16, zero after any softmax
-
-
-@dataclass(frozen=True)
-class MoTConfig:
-    """Dimensions of a mixture-of-transformers decoder.
-
-    Attributes:
-        hidden: width of the residual stream.
-        layers: number of layers.
-        heads: query heads.
-        kv_heads: key/value heads; ``heads`` is a multiple of it (grouped query attention).
-        head_dim: width of one head, even.
-        mlp: inner width of the SwiGLU.
-        eps: epsilon of every RMSNorm.
-        rope_theta: base of the rotary frequencies.
-        qkv_bias: whether q, k and v projections carry a bias.
-    """
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    eps: float = 1e-6
-    rope_theta: float = 1e6
-    qkv_bias: bool = True
-
-    def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for rotary positions, not {self.head_dim}")
+_SCORES = 1 << 26  # held at once: 256 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -174,9 +144,28 @@ def attend(
         past: keys and values of the prefix, [B or 1, kv_heads, S, d] each.
         mask: bool, broadcastable to [B, kv_heads, groups, T, T], true where an own key may be seen.
 
+    Queries are taken in chunks where there would be more than 2**26 scores; each query's result is the same. Never
+    while a graph is recorded: it must not depend on the sizes it was recorded with.
+
     Returns:
         [B, heads, T, d].
     """
+    batch, heads, length, _ = q.shape
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return _attend(q, k, v, past, mask)
+    keys = length + (0 if past is None else past[0].shape[2])
+    step = max(1, _SCORES // (batch * heads * keys))
+    if length <= step:
+        return _attend(q, k, v, past, mask)
+    parts = []
+    for start in range(0, length, step):
+        rows = slice(start, start + step)
+        shared = mask is None or mask.shape[-2] == 1
+        parts.append(_attend(q[:, :, rows], k, v, past, mask if shared else mask[..., rows, :]))
+    return torch.cat(parts, dim=2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
     batch, heads, length, dim = q.shape
     kv_heads = k.shape[1]
     groups = heads // kv_heads

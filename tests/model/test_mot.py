@@ -146,6 +146,40 @@ def test_grouped_queries_are_heads_with_repeated_keys(shared: bool) -> None:
     torch.testing.assert_close(got, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["none", "causal", "shared by all queries"])
+@pytest.mark.parametrize("prefix", [0, 4])
+def test_attention_in_chunks_is_attention_at_once(monkeypatch: pytest.MonkeyPatch, kind: str, prefix: int) -> None:
+    q, k, v = (torch.randn(2, heads, 11, 8, dtype=torch.float64) for heads in (6, 2, 2))
+    past = (torch.randn(1, 2, prefix, 8, dtype=torch.float64),) * 2 if prefix else None
+    masks = {"none": None, "causal": block_causal_mask([(11, True)]), "shared by all queries": torch.rand(1, 11) > 0.3}
+    whole = attend(q, k, v, past=past, mask=masks[kind])
+    sizes = []
+    softmax = torch.softmax
+
+    def counted(scores: Tensor, **options: object) -> Tensor:
+        sizes.append(scores.numel())
+        return softmax(scores, **options)
+
+    monkeypatch.setattr(torch, "softmax", counted)
+    limit = 3 * 2 * 6 * (11 + prefix)  # three queries a chunk
+    monkeypatch.setattr("uare_rt.model.mot._SCORES", limit)
+    chunked = attend(q, k, v, past=past, mask=masks[kind])
+    assert sizes == [limit, limit, limit, limit * 2 // 3]
+    torch.testing.assert_close(chunked, whole, atol=1e-7, rtol=1e-7)
+
+
+def test_recording_a_graph_leaves_attention_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uare_rt.model.mot._SCORES", 1)
+
+    class Attention(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return attend(q, k, v)
+
+    inputs = tuple(torch.randn(1, heads, 5, 8) for heads in (6, 2, 2))
+    graph = torch.export.export(Attention(), inputs).graph
+    assert sum("softmax" in str(node.target) for node in graph.nodes) == 1
+
+
 @pytest.mark.parametrize("cuts", [[3], [1, 4], [1, 2, 3, 4, 5, 6]])
 def test_a_cached_prefix_gives_what_one_pass_gives(mot: MoT, cuts: list[int]) -> None:
     x, positions = stream(7), torch.tensor([0, 1, 2, 5, 6, 7, 9])
