@@ -83,6 +83,16 @@ def decoder(config: UnifiedConfig, reads: Sequence[tuple[int, int]], weights: We
     return Work(2.0 * tokens * expert, attention, experts * expert * WEIGHT_BYTES[weights])
 
 
+def pass_bytes(config: UnifiedConfig, tokens: int, element: int = 2) -> int:
+    """Bytes that the activations of one decoder pass hold at most, in elements of so many bytes.
+
+    The peak lies in the MLP: three tensors of its inner width beside the residual stream. Scores come in chunks.
+    """
+    mot = config.mot
+    scores = min(2**26, tokens**2 * mot.heads) * (4 + 2 * element)
+    return max(tokens * element * (3 * mot.mlp + 4 * mot.hidden), scores + tokens * element * 8 * mot.hidden)
+
+
 def vision(config: UnifiedConfig, tokens: int) -> Work:
     """Understanding encoder and connector over one image of ``tokens`` patches."""
     seen: VisionConfig = config.vision

@@ -1,21 +1,26 @@
-"""Rectified flow: the time schedule, classifier-free guidance, forecasts of skipped evaluations."""
+"""Rectified flow: the time schedule, classifier-free guidance, forecasts of skipped evaluations.
+
+PyTorch is imported only where tensors are made, so that a run can be planned without it.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from uare_rt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Forecast", "Guidance", "GuidanceWarning", "Renorm", "guide", "schedule"]
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["Flow", "Forecast", "Guidance", "GuidanceWarning", "Renorm", "guide", "schedule", "times"]
 
 Renorm = Literal["global", "channel", "text_channel"]
 
@@ -24,18 +29,17 @@ class GuidanceWarning(UserWarning):
     """A guidance setting has no effect."""
 
 
-def schedule(points: int, shift: float) -> tuple[Tensor, Tensor]:
-    """Times of the evaluations, from 1 downwards, and the step that follows each.
+def times(points: int, shift: float) -> NDArray[np.float32]:
+    """Times from 1 down to 0.
 
-    ``u`` falls evenly from 1 to 0 over ``points`` and ``t = shift u / (1 + (shift - 1) u)``: N points make N - 1
-    evaluations, and the last step ends at 0.
+    ``u`` falls evenly from 1 to 0 over ``points`` and ``t = shift u / (1 + (shift - 1) u)``.
 
     Args:
-        points: at least 2.
+        points: at least 2; N points make N - 1 evaluations, for the last step ends at 0.
         shift: positive; above 1 spends more evaluations on noisy times.
 
     Returns:
-        Two float32 [points - 1].
+        float32 [points], to the bit as the reference computes them.
 
     Raises:
         UsageError: too few points, or a shift that is not positive.
@@ -44,9 +48,20 @@ def schedule(points: int, shift: float) -> tuple[Tensor, Tensor]:
         raise UsageError(f"{points} time points make no evaluation; ask for at least 2 (N points make N - 1)")
     if not shift > 0:
         raise UsageError(f"the time shift is {shift}, but must be positive (3 is usual)")
-    even = torch.linspace(1, 0, points)
-    times = shift * even / (1 + (shift - 1) * even)
-    return times[:-1], times[:-1] - times[1:]
+    index = np.arange(points)
+    step = float(np.float32(-1) / np.float32(points - 1))
+    # From either end to the middle, one rounding each: PyTorch's linspace.
+    even = np.where(index < points // 2, 1 + step * index, -step * (points - 1 - index)).astype(np.float32)
+    shifted: NDArray[np.float32] = np.float32(shift) * even / (1 + np.float32(shift - 1) * even)
+    return shifted
+
+
+def schedule(points: int, shift: float) -> tuple[Tensor, Tensor]:
+    """Times of the evaluations and the step that follows each, float32 [points - 1]; arguments as for `times`."""
+    import torch
+
+    ends = torch.from_numpy(times(points, shift))
+    return ends[:-1], ends[:-1] - ends[1:]
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ class Guidance:
 
     def active(self, time: float) -> bool:
         """Whether guidance is on at a time; compared in float32, as times are."""
-        low, high = torch.tensor(self.interval, dtype=torch.float32).tolist()
+        low, high = np.float32(self.interval).tolist()
         return self.by_text and low < time <= high
 
     def warn(self, times: Sequence[float]) -> None:
@@ -107,6 +122,26 @@ class Guidance:
             warnings.warn(f"{message}; evaluations are at {min(times):.3g} to 1", GuidanceWarning, stacklevel=3)
 
 
+@dataclass(frozen=True)
+class Flow:
+    """How to sample.
+
+    Attributes:
+        points: time points; one evaluation fewer.
+        shift: see `times`.
+        guidance: see `Guidance`.
+        forecast: extrapolate two of three evaluations after the fifth, see `Forecast`.
+        batched: whether guidance's branches run as one batch (faster, more memory) or one after another; None
+            decides by the memory that is free. The result is the same.
+    """
+
+    points: int = 50
+    shift: float = 3.0
+    guidance: Guidance = field(default_factory=Guidance)
+    forecast: bool = False
+    batched: bool | None = None
+
+
 def guide(main: Tensor, text_free: Tensor, image_free: Tensor | None, guidance: Guidance) -> Tensor:
     """Combine the velocities of the branches.
 
@@ -119,6 +154,7 @@ def guide(main: Tensor, text_free: Tensor, image_free: Tensor | None, guidance: 
     Returns:
         [M, C].
     """
+    import torch
 
     def limited(guided: Tensor) -> Tensor:
         axes = None if guidance.renorm == "global" else -1

@@ -60,9 +60,17 @@ class KVCache:
         """Number of cached tokens."""
         return self.k.shape[3]
 
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer, [batch, kv_heads, tokens, head_dim] each."""
+        return self.k[index], self.v[index]
+
     def extended(self, other: KVCache) -> KVCache:
         """This cache followed by the tokens of ``other``."""
         return KVCache(torch.cat((self.k, other.k), dim=3), torch.cat((self.v, other.v), dim=3))
+
+    def first(self, tokens: int) -> KVCache:
+        """The cache of the first tokens; shares the memory."""
+        return KVCache(self.k[..., :tokens, :], self.v[..., :tokens, :])
 
 
 class RMSNorm(nn.Module):
@@ -84,15 +92,15 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tens
     """Cosines and sines of half-split rotary positions (arXiv 2104.09864).
 
     Args:
-        positions: integer [T].
+        positions: integer [..., T].
         head_dim: width of a head.
         theta: frequency base; frequency j is ``theta ** (-2 j / head_dim)``.
 
     Returns:
-        Two float32 [T, head_dim] tables (the two halves are equal).
+        Two float32 [..., T, head_dim] tables (the two halves are equal).
     """
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions.float()[:, None] * theta**-exponent
+    angles = positions.float()[..., None] * theta**-exponent
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
@@ -182,6 +190,14 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None,
     return out.reshape(batch, heads, length, dim)
 
 
+def _attend_each(
+    q: Tensor, k: Tensor, v: Tensor, pasts: Sequence[tuple[Tensor, Tensor] | None], mask: Tensor | None
+) -> Tensor:
+    """Every entry of the batch with a prefix of its own: nothing is padded to the longest."""
+    entries = zip(*(t.split(1) for t in (q, k, v)), pasts, strict=True)
+    return torch.cat([attend(*own, past=past, mask=mask) for *own, past in entries])
+
+
 def _masked(scores: Tensor, mask: Tensor | None, length: int) -> Tensor:
     if mask is None:
         return scores
@@ -241,7 +257,7 @@ class MoTLayer(nn.Module):
         x: Tensor,
         segments: Sequence[Segment],
         rope: tuple[Tensor, Tensor],
-        past: tuple[Tensor, Tensor] | None = None,
+        past: tuple[Tensor, Tensor] | list[tuple[Tensor, Tensor] | None] | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the layer.
@@ -249,8 +265,9 @@ class MoTLayer(nn.Module):
         Args:
             x: residual stream [B, T, hidden].
             segments: the experts of the T tokens, in order.
-            rope: cosines and sines [T, head_dim], see `rotary`.
-            past: cached keys and values of this layer, [B or 1, kv_heads, S, d].
+            rope: cosines and sines [T, head_dim] or [B, 1, T, head_dim], see `rotary`.
+            past: cached keys and values of this layer, [B or 1, kv_heads, S, d]; or a list of one [1, kv_heads, S, d]
+                or None for each entry of the batch.
             mask: see `attend`.
 
         Returns:
@@ -265,7 +282,8 @@ class MoTLayer(nn.Module):
             for parts in zip(*projected, strict=True)
         )
         q, k = _rotate(q, *rope), _rotate(k, *rope)
-        mixed = attend(q, k, v, past=past, mask=mask).transpose(1, 2).flatten(2)
+        mixed = _attend_each(q, k, v, past, mask) if isinstance(past, list) else attend(q, k, v, past=past, mask=mask)
+        mixed = mixed.transpose(1, 2).flatten(2)
         x = x + self._route(segments, lambda expert, rows: expert.o(mixed[:, rows]))
         x = x + self._route(segments, lambda expert, rows: expert.feed_forward(x[:, rows]))
         return x, k, v
@@ -320,12 +338,25 @@ class MoT(nn.Module):
         x: Tensor,
         segments: Sequence[Segment],
         positions: Tensor,
-        cache: KVCache | None = None,
+        cache: KVCache | list[KVCache | None] | None = None,
         mask: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The residual stream, keys and values after each layer in turn; arguments as for `forward`."""
+        """The residual stream, keys and values after each layer in turn.
+
+        Arguments as for `forward`; or positions [B, T] and a list of caches, one or None for each entry of the
+        batch.
+        """
         rope = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        if positions.ndim == 2:
+            rope = (rope[0][:, None], rope[1][:, None])
+
+        def prefix(cache: KVCache | None, index: int) -> tuple[Tensor, Tensor] | None:
+            if cache is None:
+                return None
+            k, v = cache.layer(index)
+            return (k, v) if k.dtype == x.dtype else (k.to(x.dtype), v.to(x.dtype))
+
         for index, layer in enumerate(self.layers):
-            past = None if cache is None else (cache.k[index], cache.v[index])
+            past = [prefix(one, index) for one in cache] if isinstance(cache, list) else prefix(cache, index)
             x, k, v = layer(x, segments, rope, past, mask)
             yield x, k, v

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from uare_rt.errors import UsageError
-from uare_rt.model.flow import Forecast, Guidance, GuidanceWarning, guide, schedule
+from uare_rt.model.costs import pass_bytes
+from uare_rt.model.flow import Flow, Forecast, Guidance, GuidanceWarning, guide, schedule
+from uare_rt.model.memory import free_memory
 from uare_rt.model.unified import EMPTY, Context
 
 if TYPE_CHECKING:
@@ -35,23 +37,6 @@ class Branches:
     main: Context
     text_free: Context
     image_free: Context | None = None
-
-
-@dataclass(frozen=True)
-class Flow:
-    """How to sample.
-
-    Attributes:
-        points: time points; one evaluation fewer.
-        shift: see `uare_rt.model.flow.schedule`.
-        guidance: see `uare_rt.model.flow.Guidance`.
-        forecast: extrapolate two of three evaluations after the fifth, see `uare_rt.model.flow.Forecast`.
-    """
-
-    points: int = 50
-    shift: float = 3.0
-    guidance: Guidance = field(default_factory=Guidance)
-    forecast: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,16 +87,38 @@ def read_branches(model: UnifiedModel, blocks: Sequence[Block], guidance: Guidan
 class _Branch:
     """One context with the forecasts that belong to it."""
 
-    def __init__(self, model: UnifiedModel, context: Context, forecast: bool) -> None:
-        self._model, self._context = model, context
+    def __init__(self, context: Context, forecast: bool) -> None:
+        self.context = context
         self._forecast = Forecast() if forecast else None
+        self._stream: Tensor | None = None
 
-    def velocity(self, block: Block) -> Tensor:
+    def advance(self) -> bool:
+        """Go to the next evaluation; True if it must be computed and passed to `record`."""
+        return self._forecast is None or self._forecast.advance()
+
+    def record(self, stream: Tensor) -> None:
         if self._forecast is None:
-            return self._model.velocity(self._model.target_stream(self._context, block))
-        if self._forecast.advance():
-            self._forecast.record(self._model.target_stream(self._context, block))
-        return self._model.velocity(self._forecast.predict())
+            self._stream = stream
+        else:
+            self._forecast.record(stream)
+
+    def stream(self) -> Tensor | None:
+        return self._stream if self._forecast is None else self._forecast.predict()
+
+
+def _velocities(model: UnifiedModel, branches: Sequence[_Branch], block: Block, batched: bool) -> list[Tensor]:
+    due = [branch for branch in branches if branch.advance()]
+    for group in [due] if batched and due else [[branch] for branch in due]:
+        streams = model.target_streams([branch.context for branch in group], block)
+        for branch, stream in zip(group, streams, strict=True):
+            branch.record(stream)
+    return [model.velocity(branch.stream()) for branch in branches]
+
+
+def _fits(model: UnifiedModel, branches: int, tokens: int) -> bool:
+    """Whether the memory that is free holds the activations of so many branches at once."""
+    free = free_memory(model.device)
+    return free is None or pass_bytes(model.config, branches * tokens, model.dtype.itemsize) <= free
 
 
 @torch.no_grad()
@@ -148,18 +155,19 @@ def sample(
         raise UsageError("guidance by image needs the image-free context; read the branches with the same guidance")
     times, steps = schedule(flow.points, flow.shift)
     guidance.warn(times.tolist())
-    main = _Branch(model, branches.main, flow.forecast)
-    text_free = _Branch(model, branches.text_free, flow.forecast)
-    image_free = None
+    main, text_free = _Branch(branches.main, flow.forecast), _Branch(branches.text_free, flow.forecast)
+    guided = [main, text_free]
     if guidance.by_image and branches.image_free is not None:
-        image_free = _Branch(model, branches.image_free, flow.forecast)
-    x = noise.to(model.latents.inward.weight.device, torch.float32)
+        guided.append(_Branch(branches.image_free, flow.forecast))
+    batched = _fits(model, len(guided), expected[0] + 2) if flow.batched is None else flow.batched
+    x = noise.to(model.device, torch.float32)
     for index, (time, step) in enumerate(zip(times.tolist(), steps.tolist(), strict=True)):
         block = model.target_block(x, time, grid)
-        velocity = main.velocity(block)
         if guidance.active(time):
-            without_image = None if image_free is None else image_free.velocity(block)
-            velocity = guide(velocity, text_free.velocity(block), without_image, guidance)
+            velocity, without_text, *without_image = _velocities(model, guided, block, batched)
+            velocity = guide(velocity, without_text, without_image[0] if without_image else None, guidance)
+        else:
+            (velocity,) = _velocities(model, [main], block, batched)
         if watch is not None:
             watch(Step(index, len(times), time, x, velocity))
         x = x - velocity * step

@@ -1,11 +1,13 @@
-"""From a picture to an encoder's input and back: the resize rule, normalisation, 8-bit output."""
+"""From a picture to an encoder's input and back: the resize rule, normalisation, 8-bit output.
+
+PyTorch is imported only where tensors are made, so that sizes can be planned without it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from uare_rt.errors import InputError
@@ -74,10 +76,12 @@ def resize(pixels: NDArray[np.uint8], transform: Transform) -> NDArray[np.uint8]
 
 def normalise(pixels: NDArray[np.uint8]) -> Tensor:
     """uint8 [H, W, 3] -> float32 [3, H, W] in [-1, 1]."""
+    import torch
+
     return (torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().float() / 255 - 0.5) / 0.5
 
 
 def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
     """Float [3, H, W] in [-1, 1] -> uint8 [H, W, 3], clamped and truncated as the reference does."""
     scaled = (picture.float() * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255
-    return scaled.to(torch.uint8).cpu().numpy()
+    return scaled.cpu().numpy().astype(np.uint8)

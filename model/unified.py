@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from uare_rt.errors import InputError, UsageError
+from uare_rt.model.kv_cache import CacheType, Int8KVCache, stored
 from uare_rt.model.mot import KVCache, MoT, Segment, block_causal_mask
 from uare_rt.model.patches import patchify, unpatchify
 from uare_rt.model.siglip import VisionEncoder
@@ -61,7 +62,7 @@ class Block:
 class Context:
     """What has been read: the cache and the next rotary position."""
 
-    cache: KVCache | None = None
+    cache: KVCache | Int8KVCache | None = None
     position: int = 0
 
     @property
@@ -69,8 +70,8 @@ class Context:
         """Number of cached tokens."""
         return 0 if self.cache is None else self.cache.tokens
 
-    def extended(self, cache: KVCache) -> KVCache:
-        """The cache followed by another."""
+    def extended(self, cache: KVCache | Int8KVCache) -> KVCache | Int8KVCache:
+        """The cache followed by another of the same type."""
         return cache if self.cache is None else self.cache.extended(cache)
 
     def before(self, blocks: Sequence[Block]) -> Context:
@@ -79,7 +80,7 @@ class Context:
         position = self.position - sum(block.advance for block in blocks)
         if self.cache is None or not kept:
             return Context(None, position)
-        return Context(KVCache(self.cache.k[..., :kept, :], self.cache.v[..., :kept, :]), position)
+        return Context(self.cache.first(kept), position)
 
 
 EMPTY = Context()
@@ -153,7 +154,14 @@ class LatentTokens(nn.Module):
 
 
 class UnifiedModel(nn.Module):
-    """The whole model; batch 1 throughout."""
+    """The whole model; batch 1 throughout.
+
+    Attributes:
+        config: dimensions.
+        cache_type: how contexts are kept between passes; the tokens of a pass see one another as computed.
+    """
+
+    cache_type: CacheType = "same"
 
     def __init__(self, config: UnifiedConfig) -> None:
         super().__init__()
@@ -162,6 +170,16 @@ class UnifiedModel(nn.Module):
         self.vision = VisionEncoder(config.vision, config.mot.hidden)
         self.latents = LatentTokens(config)
         self.codec = Autoencoder(config.codec)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.latents.inward.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, the codec apart."""
+        return self.latents.inward.weight.dtype
 
     def embed_text(self, ids: Sequence[int]) -> Tensor:
         """Token ids -> [T, hidden].
@@ -175,7 +193,7 @@ class UnifiedModel(nn.Module):
                 f"token id {wrong[0]} is outside the vocabulary of {self.config.vocabulary}; "
                 "the tokenizer and the weights do not belong together"
             )
-        return self.language.embed(torch.tensor(ids, dtype=torch.long, device=self.language.embed.weight.device))
+        return self.language.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
 
     def tokens_block(self, ids: Sequence[int]) -> Block:
         """Text tokens as they are, without delimiters."""
@@ -251,7 +269,7 @@ class UnifiedModel(nn.Module):
         if len(blocks) > 1 or (blocks[0].causal and blocks[0].length > 1):
             mask = block_causal_mask([(block.length, block.causal) for block in blocks])
         hidden, cache = self._read(context, blocks, positions, mask)
-        return Context(context.extended(cache), end), hidden
+        return Context(context.extended(stored(cache, self.cache_type)), end), hidden
 
     def extend_each(
         self, context: Context, blocks: Sequence[Block], ends: Sequence[Block]
@@ -280,7 +298,7 @@ class UnifiedModel(nn.Module):
             mask[start : start + block.length, shared:start] = False
             start += block.length
         hidden, cache = self._read(context, together, positions, mask)
-        kept = KVCache(cache.k[..., :shared, :], cache.v[..., :shared, :])
+        kept = stored(cache.first(shared), self.cache_type)
         states = hidden[shared:].split([block.length for block in ends])
         return Context(context.extended(kept), end), list(states)
 
@@ -288,14 +306,23 @@ class UnifiedModel(nn.Module):
         """Next-token logits, float32 [T, vocabulary], of final hidden states [T, hidden]."""
         return self.language.head(hidden).float()
 
+    def target_streams(self, contexts: Sequence[Context], block: Block) -> list[Tensor]:
+        """One target after each of several contexts, all in one batch: weights are read once.
+
+        Returns:
+            For each context the residual stream of the target's latent tokens after the last layer, [M, hidden].
+        """
+        positions = [self._positions(context.position, [block])[0] for context in contexts]
+        x = block.embeddings.expand(len(contexts), -1, -1)
+        places = torch.tensor(positions, device=x.device)
+        caches = [context.cache for context in contexts]
+        for stream, _, _ in self.language.mot.streams(x, block.segments, places, caches):
+            x = stream
+        return list(x[:, 1:-1])
+
     def target_stream(self, context: Context, block: Block) -> Tensor:
         """The residual stream of a target's latent tokens after the last layer, [M, hidden]."""
-        positions, _ = self._positions(context.position, [block])
-        x = block.embeddings[None]
-        places = torch.tensor(positions, device=x.device)
-        for stream, _, _ in self.language.mot.streams(x, block.segments, places, context.cache):
-            x = stream
-        return x[0, 1:-1]
+        return self.target_streams([context], block)[0]
 
     def velocity(self, stream: Tensor) -> Tensor:
         """Velocity float32 [M, latent width] of a target's residual stream, see `target_stream`."""

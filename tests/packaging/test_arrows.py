@@ -24,9 +24,9 @@ ARROWS = {
     "kernels": set(),
 }
 # The vocabulary and the contracts of the runtime, which every room shares.
-SHARED = {"errors", "slots", "views", "images", "bundle", "manifest", "_version"}
+SHARED = {"errors", "machine", "slots", "views", "images", "bundle", "manifest", "_version"}
 # Rooms that a command of the CLI may import when it runs.
-LAZY_IN_CLI = {"export", "training", "calibration"}
+LAZY_IN_CLI = {"export", "model", "training", "calibration"}
 
 
 def imports(nodes: list[ast.stmt], *, into_functions: bool) -> Iterator[str]:
