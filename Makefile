@@ -65,7 +65,7 @@ lint: .venv-test/.ready | build/typing/uare_rt
 	MYPYPATH=build/typing .venv-test/bin/mypy -p uare_rt
 
 # PyTorch after OpenVINO, ONNX Runtime and FFmpeg in one process crashed in PyTorch's threads: its rooms get their own.
-TORCH_TESTS := tests/export tests/model tests/training
+TORCH_TESTS := tests/export tests/kernels tests/model tests/training
 
 .PHONY: test
 test: lint

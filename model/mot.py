@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uare_rt.kernels import dispatch
 from uare_rt.model.mot_config import MoTConfig
 
 if TYPE_CHECKING:
@@ -161,6 +162,9 @@ def attend(
     batch, heads, length, _ = q.shape
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return _attend(q, k, v, past, mask)
+    fused = dispatch.attention(q, k, v, past=past, mask=mask)
+    if fused is not None:
+        return fused
     keys = length + (0 if past is None else past[0].shape[2])
     step = max(1, _SCORES // (batch * heads * keys))
     if length <= step:

@@ -1,0 +1,243 @@
+"""The one place where callers meet the kernels: Triton on a GPU, plain torch elsewhere, chosen and reported.
+
+`UARE_KERNELS` decides: ``auto`` (the default) takes Triton for CUDA tensors on a GPU that has tiles, ``reference``
+never does, ``triton`` insists and fails where it cannot (on CPU tensors it needs Triton's interpreter,
+``TRITON_INTERPRET=1``). Whatever is not taken by Triton goes the torch way with a reason; `report` tells both, with counts.
+
+Functions named after a part of the model return None where the caller's own torch code is to run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.weak import WeakIdKeyDictionary
+
+from uare_rt.errors import BackendUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+__all__ = ["OPERATORS", "SETTING", "Choice", "attention", "call", "choose", "report", "using"]
+
+SETTING = "UARE_KERNELS"
+_WAYS = ("auto", "reference", "triton")
+_LOG = logging.getLogger(__name__)
+OPERATORS = ("attention", "window_attention")
+
+_forced: list[str] = []
+_taken: Counter[tuple[str, str, str]] = Counter()
+_ranges: Any = WeakIdKeyDictionary()  # mask -> its version and ranges
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which way tensors of one device go.
+
+    Attributes:
+        path: ``triton`` or ``reference``.
+        reason: why.
+        target: whose tiles Triton uses; empty for the reference.
+    """
+
+    path: str
+    reason: str
+    target: str = ""
+
+
+def _setting() -> str:
+    way = _forced[-1] if _forced else os.environ.get(SETTING, "auto")
+    if way not in _WAYS:
+        raise UsageError(f"{SETTING} is {way!r}, but must be one of {', '.join(_WAYS)}")
+    return way
+
+
+@contextmanager
+def using(way: str) -> Iterator[None]:
+    """Within the block, decide by ``way`` instead of the environment.
+
+    Raises:
+        UsageError: not one of ``auto``, ``reference`` and ``triton``.
+    """
+    _forced.append(way)
+    try:
+        _setting()
+        yield
+    finally:
+        _forced.pop()
+
+
+def choose(device: torch.device) -> Choice:
+    """Which way tensors on a device go, and why.
+
+    Raises:
+        UsageError: ``UARE_KERNELS`` has no such value.
+    """
+    return _choose(device.type, device.index or 0, _setting())
+
+
+@cache
+def _choose(kind: str, index: int, way: str) -> Choice:
+    from uare_rt.kernels.jit import interpreted, version
+
+    if way == "reference":
+        return Choice("reference", f"{SETTING}=reference")
+    if version() is None:
+        return Choice("reference", 'Triton is not installed (pip install "uare-rt[kernels]")')
+    if interpreted():
+        if kind == "cpu" and way == "triton":
+            return Choice("triton", "Triton's interpreter, on the CPU", "sm_87")
+        return Choice("reference", f"TRITON_INTERPRET=1 is used for CPU tensors with {SETTING}=triton only")
+    if kind != "cuda":
+        return Choice("reference", f"a {kind} tensor; Triton runs on CUDA devices")
+    return _gpu(*torch.cuda.get_device_capability(index))
+
+
+def _gpu(major: int, minor: int) -> Choice:
+    from uare_rt.kernels.jit import version
+    from uare_rt.kernels.tiles import TARGETS
+
+    target = f"sm_{major}{minor}"
+    if target not in TARGETS:
+        return Choice("reference", f"{target} has no tiles; known: {', '.join(TARGETS)}")
+    if (version() or (0, 0)) < (3, 6):
+        return Choice("reference", "Triton is older than 3.6")
+    return Choice("triton", f"CUDA device of {target}", target)
+
+
+def _decide(op: str, tensors: Sequence[Tensor], problem: str | None) -> Choice:
+    """The choice for one call, recorded."""
+    choice = choose(tensors[0].device)
+    if choice.path == "triton":
+        problem = problem or _unfit(tensors)
+        if problem:
+            choice = Choice("reference", problem)
+    if choice.path == "reference" and _setting() == "triton" and problem is None:
+        raise BackendUnavailableError(f"{SETTING}=triton, but {op} cannot use Triton: {choice.reason}")
+    key = (op, choice.path, choice.reason)
+    if key not in _taken:
+        _LOG.info("%s goes the %s way: %s", *key)
+    _taken[key] += 1
+    return choice
+
+
+def _unfit(tensors: Sequence[Tensor]) -> str | None:
+    from uare_rt.kernels.jit import interpreted
+
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return "gradients are wanted; the kernels have none"
+    if interpreted() and any(tensor.dtype == torch.bfloat16 for tensor in tensors):
+        return "the interpreter is unreliable with bf16"
+    return None
+
+
+def call(op: str, *arguments: Any, **options: Any) -> Any:
+    """Run an operator by its name, through Triton or its reference.
+
+    Args:
+        op: one of `OPERATORS`.
+        arguments: of the operator's ``run``, at least one tensor first.
+        options: further ones, without ``target``.
+
+    Raises:
+        UsageError: no such operator, or an argument that it cannot take.
+        BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
+    """
+    if op not in OPERATORS:
+        raise UsageError(f"{op!r} is no operator; known: {', '.join(OPERATORS)}")
+    module = import_module(f"uare_rt.kernels.{op}")
+    tensors = [value for value in (*arguments, *options.values()) if isinstance(value, torch.Tensor)]
+    choice = _decide(op, tensors, None)
+    if choice.path == "triton":
+        return module.run(*arguments, **options, target=choice.target)
+    return module.reference(*arguments, **options)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, past: tuple[Tensor, Tensor] | None, mask: Tensor | None
+) -> Tensor | None:
+    """The attention of the MoT layer; arguments as for `uare_rt.model.mot.attend`.
+
+    Returns:
+        [B, heads, T, d], or None where the caller's own code is to run.
+
+    Raises:
+        BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
+    """
+    if q.device.type == "cpu" and _setting() != "triton":
+        return None
+    from uare_rt.kernels import attention as own
+    from uare_rt.kernels import window_attention as windowed
+
+    if past is not None and past[0].stride() != past[1].stride():
+        past = (past[0].contiguous(), past[1].contiguous())
+    problem = None
+    if q.shape[3] not in own.HEAD_DIMS:
+        problem = f"a head dim of {q.shape[3]}; the kernel takes multiples of 8 up to 128"
+    tokens = q.shape[2]
+    if mask is not None and mask.shape == (q.shape[0], 1, 1, 1, tokens):
+        if past is None or past[0].shape[2] > windowed.MAX_CONTEXT:
+            problem = problem or f"windows without a context of at most {windowed.MAX_CONTEXT} keys"
+        if tokens & (tokens - 1) or tokens > windowed.MAX_TOKENS:
+            problem = (
+                problem or f"windows of {tokens} tokens; the kernel takes powers of two up to {windowed.MAX_TOKENS}"
+            )
+        choice = _decide("window_attention", (q, k, v), problem)
+        if choice.path == "reference" or past is None:
+            return None
+        valid = mask[:, 0, 0, 0].contiguous()
+        return windowed.run(q, k, v, past, valid, target=choice.target)
+    ranges = None if mask is None else _ranges_of(mask)
+    if mask is not None and ranges is None:
+        problem = problem or "a mask that is not two ranges of keys per query"
+    choice = _decide("attention", (q, k, v), problem)
+    if choice.path == "reference":
+        return None
+    return own.run(q, k, v, past=past, ranges=ranges, target=choice.target)
+
+
+def _ranges_of(mask: Tensor) -> Tensor | None:
+    """The ranges of a mask [T, T]; every layer of a pass comes with the same mask."""
+    from uare_rt.kernels.attention import visible_ranges
+
+    if mask.ndim != 2 or mask.shape[0] != mask.shape[1]:
+        return None
+    if mask.is_inference():
+        return visible_ranges(mask)
+    kept = _ranges.get(mask)
+    if kept is None or kept[0] != mask._version:
+        kept = _ranges[mask] = (mask._version, visible_ranges(mask))
+    return kept[1]
+
+
+def report() -> dict[str, Any]:
+    """Which way the devices here go, and which way calls of this process went.
+
+    Returns:
+        ``setting``; ``triton``: its version or None; ``devices``: name, path and reason of each; ``calls``: operator,
+        path, reason and count of each kind of call so far.
+    """
+    from uare_rt.kernels.jit import triton
+
+    gpus = [(torch.cuda.get_device_name(i), torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+    devices = [("cpu", torch.device("cpu")), *gpus]
+    ways = [(name, choose(device)) for name, device in devices]
+    return {
+        "setting": _setting(),
+        "triton": triton.__version__ or None,
+        "devices": [{"name": name, "path": way.path, "reason": way.reason} for name, way in ways],
+        "calls": [
+            {"operator": op, "path": path, "reason": reason, "count": count}
+            for (op, path, reason), count in sorted(_taken.items())
+        ],
+    }

@@ -1,0 +1,59 @@
+"""Poisoned memory and fair comparisons for kernel tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+TARGET = "sm_87"
+_GUARD = 4096  # elements before and after that nobody may read into a result or write to
+
+
+class Memory:
+    """Makes tensors that lie between poisoned memory, and tells whether that was written to."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._guards: list[tuple[Tensor, Tensor]] = []
+
+    def put(self, values: Tensor) -> Tensor:
+        """A copy of ``values`` with poison before and after it."""
+        poison = float("nan") if values.is_floating_point() else torch.iinfo(values.dtype).max
+        count = values.numel()
+        memory = torch.full((count + 2 * _GUARD,), poison, dtype=values.dtype)
+        inner = memory[_GUARD : _GUARD + count]
+        inner.copy_(values.flatten())
+        self._guards.append((memory, memory.clone()))
+        return inner.view(values.shape)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
+        return self.put(torch.randn(shape, generator=self._generator).to(dtype))
+
+    def intact(self) -> bool:
+        """Whether all poison is still what it was."""
+        return all(
+            torch.equal(now[part].view(torch.uint8), before[part].view(torch.uint8))
+            for now, before in self._guards
+            for part in (slice(0, _GUARD), slice(now.numel() - _GUARD, None))
+        )
+
+
+def relative_error(got: Tensor, exact: Tensor) -> float:
+    """Root mean square of the difference over that of the exact result."""
+    return float((got.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+
+
+def as_good_as(got: Tensor, own: Tensor, exact: Tensor) -> bool:
+    """Whether ``got`` is finite and at most twice as far from the exact result as torch's own of the same type."""
+    limit = 2 * max(relative_error(own, exact), float(torch.finfo(got.dtype).eps) / 4)
+    return bool(got.isfinite().all()) and relative_error(got, exact) <= limit
+
+
+def doubles(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(tensor.double() for tensor in tensors)

@@ -1,0 +1,116 @@
+"""One place chooses between Triton and torch, says which and why, and both give the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from harness import Memory
+
+from uare_rt.errors import UsageError
+from uare_rt.kernels import dispatch
+from uare_rt.model.mot import attend, block_causal_mask
+
+
+def arguments(dim: int = 16, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+    memory = Memory()
+    return tuple(memory.normal(1, heads, 6, dim, dtype=dtype) for heads in (4, 2, 2))
+
+
+def last_call(operator: str) -> dict[str, object]:
+    return [call for call in dispatch.report()["calls"] if call["operator"] == operator][-1]
+
+
+def test_cpu_tensors_stay_with_torch_unless_triton_is_asked_for() -> None:
+    assert dispatch.choose(torch.device("cpu")).path == "reference"
+    assert dispatch.attention(*arguments(), past=None, mask=None) is None
+    with dispatch.using("triton"):
+        assert dispatch.choose(torch.device("cpu")) == dispatch.Choice(
+            "triton", "Triton's interpreter, on the CPU", "sm_87"
+        )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_layers_attention_is_the_same_either_way(masked: bool) -> None:
+    q, k, v = arguments()
+    past = tuple(torch.randn(1, 2, 5, 16) for _ in range(2))
+    mask = block_causal_mask([(2, True), (4, False)]) if masked else None
+    own = attend(q, k, v, past=past, mask=mask)
+    with dispatch.using("triton"):
+        got = attend(q, k, v, past=past, mask=mask)
+    assert not torch.equal(got, own)  # another summation order: both ways really ran
+    assert torch.allclose(got, own, atol=1e-6)
+    assert last_call("attention")["path"] == "triton"
+
+
+def test_a_mask_that_changes_is_read_again() -> None:
+    q, k, v = arguments()
+    mask = block_causal_mask([(6, True)])
+    with dispatch.using("triton"):
+        attend(q, k, v, mask=mask)
+        mask[:] = True
+        got = attend(q, k, v, mask=mask)
+    assert torch.allclose(got, attend(q, k, v), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dim": 12}, "a head dim of 12; the kernel takes multiples of 8 up to 128"),
+        ({"dtype": torch.bfloat16}, "the interpreter is unreliable with bf16"),
+    ],
+)
+def test_what_the_kernel_cannot_do_goes_the_torch_way_with_a_reason(change: dict[str, object], reason: str) -> None:
+    q, k, v = arguments(**change)
+    with dispatch.using("triton"):
+        assert dispatch.attention(q, k, v, past=None, mask=None) is None
+    assert reason in [call["reason"] for call in dispatch.report()["calls"]]
+
+
+def test_gradients_go_the_torch_way() -> None:
+    q, k, v = arguments()
+    with dispatch.using("triton"):
+        attend(q.requires_grad_(), k, v).sum().backward()
+    assert q.grad is not None
+
+
+def test_gpus_without_tiles_are_told() -> None:
+    assert dispatch._gpu(8, 7).path == "triton"
+    old = dispatch._gpu(7, 5)
+    assert (old.path, old.reason[:19]) == ("reference", "sm_75 has no tiles;")
+
+
+def test_settings_and_operators_are_checked() -> None:
+    with (
+        pytest.raises(UsageError, match="UARE_KERNELS is 'fast', but must be one of auto, reference, triton"),
+        dispatch.using("fast"),
+    ):
+        pass
+    with pytest.raises(UsageError, match="'softmax' is no operator"):
+        dispatch.call("softmax", torch.zeros(1))
+
+
+def test_insisting_on_triton_fails_without_the_interpreter() -> None:
+    code = (
+        "import torch; from uare_rt.kernels import dispatch\n"
+        "from uare_rt.errors import BackendUnavailableError\n"
+        "x = torch.zeros(1, 2, 4, 16)\n"
+        "try: dispatch.attention(x, x, x, past=None, mask=None)\n"
+        "except BackendUnavailableError as error: print(error)"
+    )
+    environment = {"UARE_KERNELS": "triton", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert "cannot use Triton: a cpu tensor; Triton runs on CUDA devices" in done.stdout, done.stderr
+
+
+def test_without_triton_the_references_remain() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch; from uare_rt.kernels import attention, dispatch\n"
+        "x = torch.ones(1, 2, 4, 16)\n"
+        "print(attention.reference(x, x, x).shape, dispatch.choose(torch.device('cuda')).reason)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Triton is not installed" in done.stdout, done.stderr
