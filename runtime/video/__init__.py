@@ -11,16 +11,20 @@
 from __future__ import annotations
 
 from uare_rt.video.assess import VideoAssessment, VideoSample, assess_video, sample_frames
-from uare_rt.video.frames import Damage, Frame, FrameSink, FrameSource, SidePacket, VideoInfo
-from uare_rt.video.restore import VideoProgress, VideoReport, restore_video
-from uare_rt.video.sink import VideoOptions
-from uare_rt.video.source import is_video
+from uare_rt.video.frames import Damage, Frame, FrameSink, FrameSource, Picture, SidePacket, VideoInfo
+from uare_rt.video.opening import RawFormat, is_video
+from uare_rt.video.options import VideoOptions
+from uare_rt.video.report import KeptOriginal, VideoProgress, VideoReport
+from uare_rt.video.restore import restore_video
 
 __all__ = [
     "Damage",
     "Frame",
     "FrameSink",
     "FrameSource",
+    "KeptOriginal",
+    "Picture",
+    "RawFormat",
     "SidePacket",
     "VideoAssessment",
     "VideoInfo",

@@ -12,7 +12,7 @@ import numpy as np
 from uare_rt.errors import InputError, UsageError
 from uare_rt.slots import DEGRADATIONS, LEVELS, SLOTS, describe
 from uare_rt.video.colour import ToRgb, guessed_matrix, read_tags
-from uare_rt.video.source import open_input, picture_stream
+from uare_rt.video.opening import open_input, picture_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,19 +8,12 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from uare_rt.video.source import VideoSource
+from uare_rt.errors import UsageError
 
-__all__ = [
-    "CONTAINERS",
-    "add_copy",
-    "can_hold",
-    "codec_name",
-    "copy_disposition",
-    "is_chapter_track",
-    "metadata_of",
-    "muxer_options",
-]
+if TYPE_CHECKING:
+    from uare_rt.video.frames import FrameSource, SidePacket
+
+__all__ = ["CONTAINERS", "SideTracks", "copy_disposition", "metadata_of", "muxer_options"]
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 # Written by the muxer itself; copying the source's would be wrong.
@@ -40,22 +33,24 @@ def metadata_of(thing: Any) -> dict[str, str]:
     return {key: value for key, value in thing.metadata.items() if key.lower() not in _OWN_METADATA}
 
 
-def muxer_options(source: VideoSource, format_name: str) -> dict[str, str]:
+def muxer_options(source: FrameSource, format_name: str) -> dict[str, str]:
     """Options that make MP4 and MOV keep times and metadata as they are; none for other formats."""
     if format_name not in ("mp4", "mov"):
         return {}
     options = timescales(source)
-    if any(key.lower() not in _MP4_METADATA for key in metadata_of(source.container)):
+    origin = source.origin
+    if origin is not None and any(key.lower() not in _MP4_METADATA for key in metadata_of(origin.container)):
         options["movflags"] = "use_metadata_tags"
     return options
 
 
-def timescales(source: VideoSource) -> dict[str, str]:
+def timescales(source: FrameSource) -> dict[str, str]:
     """Options that make MP4 keep times as they are: ticks of the track, and of the file for its edit lists."""
     base = source.info.time_base
     if base.numerator != 1:
         return {}
-    bases = [base, *(Fraction(s.time_base) for s in source.side_streams if s.time_base)]
+    sides = source.origin.side_streams if source.origin is not None else []
+    bases = [base, *(Fraction(s.time_base) for s in sides if s.time_base)]
     common = math.lcm(*(b.denominator for b in bases))
     movie = common if common < 2**31 else base.denominator
     return {"video_track_timescale": str(base.denominator), "movie_timescale": str(movie)}
@@ -90,6 +85,8 @@ def can_hold(format_name: str, stream: Any) -> bool:
     """Whether a container of this format accepts a copy of ``stream``, by writing a header with it."""
     import av
 
+    if stream.type == "attachment":
+        return format_name == "matroska"
     probe = av.open(io.BytesIO(), "w", format=format_name)
     try:
         add_copy(probe, stream)
@@ -100,3 +97,63 @@ def can_hold(format_name: str, stream: Any) -> bool:
         with contextlib.suppress(Exception):
             probe.close()
     return True
+
+
+class SideTracks:
+    """The streams of a result that are copied, and its chapters.
+
+    Args:
+        container: the `av.container.OutputContainer` they go to.
+        source: where they come from.
+        suffix: of the result, for messages and to know the container.
+    """
+
+    def __init__(self, container: Any, source: FrameSource, suffix: str) -> None:
+        self._container = container
+        self._source = source
+        self._suffix = suffix
+        self._format = CONTAINERS[suffix.lower()]
+        self._copies: dict[int, Any] = {}
+        self._notes: list[str] = []
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be kept."""
+        return tuple(self._notes)
+
+    def add(self) -> None:
+        """Add a stream for each that is copied; the restored one must be there already.
+
+        Raises:
+            UsageError: the container cannot hold sound, subtitles or a picture of the source; the message says
+                which container can.
+        """
+        origin = self._source.origin
+        for stream in origin.side_streams if origin is not None else ():
+            if is_chapter_track(stream):
+                continue
+            if can_hold(self._format, stream):
+                self._add(stream)
+                continue
+            others = [other for other, name in CONTAINERS.items() if can_hold(name, stream)]
+            what = f"stream {stream.index} ({stream.type}, {codec_name(stream)})"
+            where = f"{' or '.join(others)} can" if others else "no container here can"
+            if stream.type in ("audio", "subtitle", "video"):
+                raise UsageError(f"{self._suffix} cannot hold {what} of the source; {where}")
+            self._notes.append(f"{what} is not kept: {self._suffix} cannot hold it, {where}")
+        if self._source.chapters:
+            self._container.set_chapters(self._source.chapters)
+
+    def mux(self, item: SidePacket) -> None:
+        """Write a packet of a copied stream; packets of others are dropped."""
+        if item.stream in self._copies:
+            item.packet.stream = self._copies[item.stream]
+            self._container.mux(item.packet)
+
+    def _add(self, stream: Any) -> None:
+        if stream.type == "attachment":
+            # Kept whole in the header; there are no packets.
+            copy = self._container.add_attachment(stream.name, stream.mimetype or "", stream.data)
+            copy.metadata.update(dict(stream.metadata))
+        else:
+            self._copies[stream.index] = add_copy(self._container, stream)

@@ -2,7 +2,8 @@
 
 A `FrameSource` yields items in the order of the file, a `FrameSink` takes them in the same order; the
 pipeline between them knows neither files nor codecs, so image sequences, pipes or a camera can stand
-in for PyAV.
+in for PyAV. Turning pictures into RGB arrays and back is a step of its own on both sides, so that it
+overlaps with decoding and encoding.
 """
 
 from __future__ import annotations
@@ -17,7 +18,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from fractions import Fraction
 
-__all__ = ["ColourTags", "Damage", "Frame", "FrameSink", "FrameSource", "Pixels", "SidePacket", "VideoInfo"]
+    from uare_rt.video.source import VideoSource
+
+__all__ = [
+    "Checkpoint",
+    "ColourTags",
+    "Damage",
+    "Frame",
+    "FrameSink",
+    "FrameSource",
+    "HdrMetadata",
+    "Picture",
+    "Pixels",
+    "SidePacket",
+    "VideoInfo",
+]
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 
@@ -42,6 +57,21 @@ class ColourTags:
 
 
 @dataclass(frozen=True)
+class HdrMetadata:
+    """What a stream says about the display it was mastered on.
+
+    Attributes:
+        primaries: x and y of red, green, blue and white, in 1/50000; None when not stated.
+        luminance: least and largest, in 1/10000 cd/m2; None when not stated.
+        light: largest and largest average content light level in cd/m2; None when not stated.
+    """
+
+    primaries: tuple[tuple[int, int], ...] | None
+    luminance: tuple[int, int] | None
+    light: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
 class VideoInfo:
     """Facts of the video stream that the result has to keep.
 
@@ -57,6 +87,7 @@ class VideoInfo:
         display_matrix: the nine integers of the container's display matrix, None for upright clips.
         frames: number of frames the container states, None when it does not.
         duration: seconds the container states, None when it does not.
+        hdr: metadata of the mastering display, None when there is none.
     """
 
     width: int
@@ -70,6 +101,22 @@ class VideoInfo:
     display_matrix: tuple[int, ...] | None
     frames: int | None
     duration: float | None
+    hdr: HdrMetadata | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the source or the sink holds it, before or after it is an RGB array.
+
+    Attributes:
+        raw: of the library behind the source or sink.
+        pts: presentation time in ticks of ``VideoInfo.time_base``, strictly rising.
+        duration: ticks the picture is shown, None when not known.
+    """
+
+    raw: Any
+    pts: int
+    duration: int | None
 
 
 @dataclass(frozen=True)
@@ -101,6 +148,23 @@ class SidePacket:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A place between two frames from which a run can go on.
+
+    Every stage that remembers something adds it here on the way; the sink keeps it with what it has written.
+
+    Attributes:
+        pts: of the last frame before it.
+        frames: before it.
+        state: by stage name, arrays and plain values that the stage can be restored from.
+    """
+
+    pts: int
+    frames: int
+    state: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Damage:
     """A place where the source could not be read.
 
@@ -114,11 +178,19 @@ class Damage:
 
 
 class FrameSource(Protocol):
-    """Yields frames and copied packets in file order."""
+    """Yields pictures and copied packets in file order."""
 
     @property
     def info(self) -> VideoInfo:
         """Facts of the stream."""
+
+    @property
+    def origin(self) -> VideoSource | None:
+        """The container behind it, whose metadata and side streams are kept; None where there is none."""
+
+    @property
+    def chapters(self) -> list[Any]:
+        """Chapters as PyAV gives and takes them."""
 
     @property
     def damage(self) -> tuple[Damage, ...]:
@@ -128,24 +200,40 @@ class FrameSource(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the caller should know about how the source was read."""
 
-    def __iter__(self) -> Iterator[Frame | SidePacket]: ...
+    def __iter__(self) -> Iterator[Picture | SidePacket]: ...
+
+    def pixels(self, picture: Picture) -> Pixels:
+        """A picture of this source as RGB; called in another thread than the iteration."""
+
+    def stop(self) -> None:
+        """Wake an iteration that waits for data, from another thread."""
 
     def close(self) -> None:
         """Release the source."""
 
 
 class FrameSink(Protocol):
-    """Takes restored frames and copied packets in file order."""
+    """Takes restored pictures and copied packets in file order."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the caller should know about how the result was written."""
 
-    def write(self, item: Frame | SidePacket) -> None:
+    @property
+    def encoding(self) -> str:
+        """How pictures are stored, as in ``libx264 yuv420p``."""
+
+    def prepare(self, frame: Frame) -> Picture:
+        """A frame as this sink stores it; called in another thread than `write`."""
+
+    def write(self, item: Picture | SidePacket | Checkpoint) -> None:
         """Write one item."""
 
     def finish(self) -> None:
         """Complete the result and put it in its place."""
+
+    def stop(self) -> None:
+        """Wake a write that waits for its reader, from another thread."""
 
     def discard(self) -> None:
         """Remove everything written so far; does nothing after `finish`."""

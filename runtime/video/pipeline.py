@@ -1,27 +1,60 @@
-"""Overlapped stages: a thread that reads, the caller's own thread that works, a thread that writes.
+"""Stages that overlap: generators in threads of their own, with bounded queues between them.
 
-Stages talk through bounded channels, so a slow one holds the others back and memory does not grow with
-the length of the clip. A failure anywhere aborts every channel; waiting stages wake at once.
+A slow stage holds the others back, so memory does not grow with the length of the clip. A failure anywhere
+aborts every queue; waiting stages wake at once, and the first failure is raised to the caller.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Cancelled", "Channel", "run_overlapped"]
+__all__ = ["Cancelled", "Channel", "Stage", "StageTime", "run_stages"]
 
 T = TypeVar("T")
-S = TypeVar("S")
-R = TypeVar("R")
 
 
 class Cancelled(Exception):
     """Another stage has failed; this one must stop. Never leaves this module."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a pipeline.
+
+    Attributes:
+        name: for reports and threads.
+        run: takes what the stage before yields and yields what the next one takes. The first stage is given
+            nothing, what the last one yields is dropped.
+    """
+
+    name: str
+    run: Callable[[Iterator[Any]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Where the wall time of a stage went.
+
+    Attributes:
+        name: of the stage.
+        items: it yielded.
+        busy: seconds at work.
+        starved: seconds waiting for the stage before.
+        blocked: seconds waiting for room in the queue behind.
+    """
+
+    name: str
+    items: int
+    busy: float
+    starved: float
+    blocked: float
 
 
 class Channel(Generic[T]):
@@ -37,11 +70,15 @@ class Channel(Generic[T]):
         self._changed = threading.Condition()
         self._ended = False
         self._aborted = False
+        self.starved = 0.0
+        self.blocked = 0.0
 
     def put(self, item: T) -> None:
         """Add an item, waiting for room; raises `Cancelled` after `abort`."""
         with self._changed:
+            began = time.perf_counter()
             self._changed.wait_for(lambda: self._aborted or len(self._items) < self._capacity)
+            self.blocked += time.perf_counter() - began
             if self._aborted:
                 raise Cancelled
             self._items.append(item)
@@ -63,7 +100,9 @@ class Channel(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         while True:
             with self._changed:
+                began = time.perf_counter()
                 self._changed.wait_for(lambda: self._aborted or self._ended or bool(self._items))
+                self.starved += time.perf_counter() - began
                 if self._aborted:
                     raise Cancelled
                 if not self._items:
@@ -73,63 +112,73 @@ class Channel(Generic[T]):
             yield item
 
 
-def run_overlapped(read: Iterable[S], work: Callable[[S], R], write: Callable[[R], None], *, capacity: int = 4) -> None:
-    """Pull items from ``read``, pass each through ``work`` and hand the results to ``write``, in order.
+def run_stages(
+    stages: Sequence[Stage], *, here: str, capacity: int = 2, on_abort: Callable[[], None] | None = None
+) -> tuple[StageTime, ...]:
+    """Run stages until the first has no more to give and the last has taken everything.
 
-    ``read`` is iterated and ``write`` is called in threads of their own; ``work`` runs in the caller's, so
-    that Ctrl-C arrives there. Returns when everything was written. When a stage raises, the others are
-    stopped, both threads are joined, and that first exception is raised here.
+    When a stage raises, the others are stopped, all threads are joined, and that first exception is raised here.
 
     Args:
-        read: source of items.
-        work: what to do with each.
-        write: takes each result.
+        stages: in order, at least two.
+        here: name of the stage that runs in the caller's thread, so that Ctrl-C arrives there.
         capacity: items held between two stages.
+        on_abort: called once on failure, to wake stages that wait for something else than a queue.
+
+    Returns:
+        Where the time of each stage went, in order.
     """
-    before: Channel[S] = Channel(capacity)
-    after: Channel[R] = Channel(capacity)
+    channels: list[Channel[Any]] = [Channel(capacity) for _ in stages[1:]]
     failures: list[BaseException] = []
+    times: dict[str, tuple[int, float]] = {}
 
     def abort() -> None:
-        before.abort()
-        after.abort()
+        for channel in channels:
+            channel.abort()
+        if on_abort is not None:
+            on_abort()
 
-    def guarded(stage: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                stage()
-            except Cancelled:
-                pass
-            # Whatever it is, it is raised again in the caller's thread.
-            except BaseException as error:
-                failures.append(error)
-                abort()
+    def work(index: int) -> None:
+        before = channels[index - 1] if index else None
+        after = channels[index] if index < len(channels) else None
+        began, count = time.perf_counter(), 0
+        items = stages[index].run(iter(before if before is not None else ()))
+        try:
+            for item in items:
+                if after is not None:
+                    after.put(item)
+                count += 1
+        finally:
+            # A generator must end in its own thread: what it holds open may belong to it.
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+        if after is not None:
+            after.end()
+        times[stages[index].name] = (count, time.perf_counter() - began)
 
-        return run
+    def guarded(index: int) -> None:
+        try:
+            work(index)
+        except Cancelled:
+            pass
+        # Whatever it is, it is raised again in the caller's thread.
+        except BaseException as error:
+            failures.append(error)
+            abort()
 
-    def reading() -> None:
-        for item in read:
-            before.put(item)
-        before.end()
-
-    def writing() -> None:
-        for result in after:
-            write(result)
-
+    names = [stage.name for stage in stages]
     threads = [
-        threading.Thread(target=guarded(reading), name="uare-read", daemon=True),
-        threading.Thread(target=guarded(writing), name="uare-write", daemon=True),
+        threading.Thread(target=guarded, args=(index,), name=f"uare-{name}", daemon=True)
+        for index, name in enumerate(names)
+        if name != here
     ]
     for thread in threads:
         thread.start()
     try:
-        for item in before:
-            after.put(work(item))
-        after.end()
+        guarded(names.index(here))
         for thread in threads:
             thread.join()
-    except Cancelled:
-        pass
     finally:
         if any(thread.is_alive() for thread in threads):
             abort()
@@ -137,3 +186,13 @@ def run_overlapped(read: Iterable[S], work: Callable[[S], R], write: Callable[[R
             thread.join()
     if failures:
         raise failures[0]
+    return tuple(_stage_time(index, names, times, channels) for index in range(len(stages)))
+
+
+def _stage_time(
+    index: int, names: list[str], times: dict[str, tuple[int, float]], channels: list[Channel[Any]]
+) -> StageTime:
+    count, total = times[names[index]]
+    starved = channels[index - 1].starved if index else 0.0
+    blocked = channels[index].blocked if index < len(channels) else 0.0
+    return StageTime(names[index], count, max(total - starved - blocked, 0.0), starved, blocked)

@@ -1,124 +1,35 @@
-"""Restoring a whole video: read, restore and write overlap; everything but the pixels is kept."""
+"""Restoring a whole video: stages overlap, everything but the pixels is kept."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uare_rt.errors import UsageError
-from uare_rt.video.frames import Damage, Frame, FrameSink, FrameSource, Pixels, SidePacket
-from uare_rt.video.pipeline import run_overlapped
-from uare_rt.video.scenes import ContextTracker
-from uare_rt.video.sink import VideoOptions, VideoSink, check_target
+from uare_rt.errors import InputError, UsageError
+from uare_rt.video.excerpt import ExcerptSource, excerpt_range
+from uare_rt.video.frames import Frame, FrameSink, FrameSource, Picture
+from uare_rt.video.opening import is_pipe
+from uare_rt.video.options import VideoOptions
+from uare_rt.video.pipeline import Stage, run_stages
+from uare_rt.video.piping import PipeSink
+from uare_rt.video.planning import FramePlanner, Plan
+from uare_rt.video.report import KeptOriginal, VideoProgress, VideoReport
+from uare_rt.video.restoring import FrameRestorer
+from uare_rt.video.sequences import ImageSink, ImageSource, is_pattern, pattern_of
+from uare_rt.video.sink import VideoSink
 from uare_rt.video.source import VideoSource
+from uare_rt.video.targets import check_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from uare_rt.session import Session
+    from uare_rt.video.pipeline import StageTime
 
-__all__ = ["VideoProgress", "VideoReport", "restore_video"]
-
-
-@dataclass(frozen=True)
-class VideoProgress:
-    """Where a running restoration stands.
-
-    Attributes:
-        frames: restored so far.
-        total: how many there will be, None when the file does not say.
-        fps: restored per second since the start.
-        remaining: seconds left at this speed, None when the total is not known.
-        score: of the last assessed frame before restoration, 1..5.
-    """
-
-    frames: int
-    total: int | None
-    fps: float
-    remaining: float | None
-    score: float | None
-
-
-@dataclass(frozen=True)
-class VideoReport:
-    """What `restore_video` did.
-
-    Attributes:
-        source: the input.
-        target: the result.
-        frames: in the result.
-        reused: of them, exact repetitions of the frame before that were not computed again.
-        seconds: wall time.
-        fps: frames per second of wall time.
-        scenes: found by cut detection.
-        assessed: frames that were assessed.
-        score_before: mean score of the assessed frames, 1..5.
-        score_after: mean score of the same frames after restoration.
-        damage: places where the source could not be read; a damaged source is restored as far as it decodes.
-        notes: what could not be kept, or was decided on the way.
-    """
-
-    source: Path
-    target: Path
-    frames: int
-    reused: int
-    seconds: float
-    fps: float
-    scenes: int
-    assessed: int
-    score_before: float
-    score_after: float
-    damage: tuple[Damage, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def damaged(self) -> bool:
-        """Whether part of the source could not be read."""
-        return bool(self.damage)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready values."""
-        return {**asdict(self), "source": str(self.source), "target": str(self.target), "damaged": self.damaged}
-
-
-class _Restorer:
-    """The middle stage: restores frames, lets packets pass."""
-
-    def __init__(self, session: Session, *, scale: int, strength: float, every: int) -> None:
-        self._session = session
-        self._scale = scale
-        self._strength = strength
-        self._tracker = ContextTracker(session, every=every)
-        self._last: tuple[Pixels, Pixels] | None = None
-        self.frames = 0
-        self.reused = 0
-        self.before: list[float] = []
-        self.after: list[float] = []
-
-    @property
-    def scenes(self) -> int:
-        return self._tracker.scenes
-
-    def __call__(self, item: Frame | SidePacket) -> Frame | SidePacket:
-        if isinstance(item, SidePacket):
-            return item
-        self.frames += 1
-        if self._last is not None and np.array_equal(self._last[0], item.pixels):
-            self.reused += 1
-            return Frame(self._last[1], item.pts, item.duration)
-        context, assessment = self._tracker.follow(item.pixels)
-        restored: Pixels = self._session.restore(
-            item.pixels, scale=self._scale, strength=self._strength, context=context
-        ).image
-        if assessment is not None:
-            self.before.append(assessment.score)
-            self.after.append(self._session.assess(restored).score)
-        self._last = (item.pixels, restored)
-        return Frame(restored, item.pts, item.duration)
+__all__ = ["Run", "open_source", "restore_video"]
 
 
 def restore_video(
@@ -134,20 +45,22 @@ def restore_video(
 ) -> VideoReport:
     """Restore the pictures of a video and keep everything else.
 
-    Kept: frame order and exact timestamps (variable rates too), audio and subtitles packet by packet,
-    metadata, chapters, rotation, pixel aspect ratio, colour tags, bit depth as far as the encoder
+    Kept: frame order and exact timestamps (variable rates too), audio, subtitles and attachments packet by packet,
+    metadata, chapters, rotation, pixel aspect ratio, colour tags, HDR metadata, bit depth as far as the encoder
     offers it. What cannot be kept is named in the report's ``notes``. A source that cannot be read to
     its end is restored as far as it decodes; see ``VideoReport.damage``.
 
     Args:
         session: does the work.
-        source: any file FFmpeg can read.
-        target: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv`` or ``.webm``; appears only when complete.
+        source: any file FFmpeg can read, a directory or pattern (``shot_%05d.png``) of images, or ``-`` for frames
+            on standard input.
+        target: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv`` or ``.webm``, a directory (with a slash at its end) or pattern
+            of images, or ``-`` for standard output; a file appears only when complete.
         scale: 1, 2 or 4, as the session offers.
         strength: 0 (leave as is) to 1.
         overwrite: replace an existing target; the source itself is never replaced.
-        options: how to encode and how often to assess.
-        progress: called after every frame, in the caller's thread.
+        options: how to encode and how to work.
+        progress: called after every frame, in the caller's thread; what it raises stops the run.
 
     Raises:
         UsageError: target and source are the same, an option cannot be used, or the target's container
@@ -155,61 +68,192 @@ def restore_video(
         InputError: the source cannot be read, has no video stream, or not one frame decodes.
         OutputError: the result cannot be written; nothing is left behind.
     """
-    source, target = Path(source), Path(target)
     options = options or VideoOptions()
-    if scale not in session.scales:
-        raise UsageError(f"scale {scale} is not offered; choose one of {', '.join(map(str, session.scales))}")
-    if not 0 <= strength <= 1:
-        raise UsageError(f"strength {strength} is out of range; choose 0 to 1")
-    if options.assess_every < 1:
-        raise UsageError(f"assess_every {options.assess_every} is out of range; choose 1 or more")
-    reader = VideoSource(source)
+    check_options(session, scale, strength, options)
+    reader = open_source(source, options)
     try:
-        check_target(source, target, overwrite=overwrite)
-        writer = VideoSink(reader, target, scale=scale, options=options)
-        worker = _Restorer(session, scale=scale, strength=strength, every=options.assess_every)
-        started = time.perf_counter()
-        _run(reader, worker, writer, progress)
-        seconds = time.perf_counter() - started
-        return VideoReport(
-            source=source,
-            target=target,
-            frames=worker.frames,
-            reused=worker.reused,
-            seconds=seconds,
-            fps=worker.frames / seconds,
-            scenes=worker.scenes,
-            assessed=len(worker.before),
-            score_before=float(np.mean(worker.before)),
-            score_after=float(np.mean(worker.after)),
-            damage=reader.damage,
-            notes=(*reader.notes, *writer.notes),
-        )
+        writer = _open_sink(reader, source, target, scale=scale, overwrite=overwrite, options=options)
+        run = Run(session, reader, writer, scale=scale, strength=strength, options=options)
+        return run.report(source, target, run(progress))
     finally:
         reader.close()
 
 
-def _run(
-    reader: FrameSource,
-    worker: _Restorer,
-    writer: FrameSink,
-    progress: Callable[[VideoProgress], None] | None,
-) -> None:
-    """Run the three stages; on any failure the unfinished result is removed."""
-    started = time.perf_counter()
-    total = reader.info.frames
+def check_options(session: Session, scale: int, strength: float, options: VideoOptions) -> None:
+    """Refuse what the session cannot do and values out of range.
 
-    def work(item: Frame | SidePacket) -> Frame | SidePacket:
-        result = worker(item)
-        if progress is not None and isinstance(item, Frame):
-            fps = worker.frames / (time.perf_counter() - started)
-            remaining = max(total - worker.frames, 0) / fps if total else None
-            progress(VideoProgress(worker.frames, total, fps, remaining, worker.before[-1]))
-        return result
+    Raises:
+        UsageError: naming the value.
+    """
+    if scale not in session.scales:
+        raise UsageError(f"scale {scale} is not offered; choose one of {', '.join(map(str, session.scales))}")
+    if not 0 <= strength <= 1:
+        raise UsageError(f"strength {strength} is out of range; choose 0 to 1")
+    options.check()
 
+
+def open_source(source: str | Path, options: VideoOptions) -> FrameSource:
+    """Open what a path names: a file, images, or standard input; cut to the range that was asked for.
+
+    Raises:
+        InputError: it cannot be read, or nothing of it is in the range.
+    """
+    reader: FrameSource
+    if not is_pipe(source) and (is_pattern(source) or Path(source).is_dir()):
+        reader = ImageSource(source, options.rate)
+    else:
+        reader = VideoSource(source, raw=options.raw, deinterlace=options.deinterlace)
     try:
-        run_overlapped(reader, work, writer.write)
-        writer.finish()
+        span = excerpt_range(reader, options)
+        return reader if span is None else ExcerptSource(reader, *span)
     except BaseException:
-        writer.discard()
+        reader.close()
         raise
+
+
+def _open_sink(
+    reader: FrameSource, source: str | Path, target: str | Path, *, scale: int, overwrite: bool, options: VideoOptions
+) -> FrameSink:
+    if is_pipe(target):
+        return PipeSink(reader, scale=scale, options=options)
+    if is_pattern(target):
+        return ImageSink(reader, str(target), overwrite=overwrite)
+    if str(target).endswith("/") or (isinstance(reader.origin, type(None)) and not Path(target).suffix):
+        return ImageSink(reader, pattern_of(Path(target)), overwrite=overwrite)
+    check_target(None if reader.origin is None or is_pipe(source) else Path(source), Path(target), overwrite=overwrite)
+    return VideoSink(reader, Path(target), scale=scale, options=options)
+
+
+class Run:
+    """One pass over a source: its stages, and what they found.
+
+    Args:
+        session: does the work.
+        reader: not iterated yet.
+        writer: takes the result.
+        scale: of the result.
+        strength: 0 (leave as is) to 1.
+        options: how to work.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        reader: FrameSource,
+        writer: FrameSink,
+        *,
+        scale: int,
+        strength: float,
+        options: VideoOptions,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._options = options
+        self._planner = FramePlanner(session, float(reader.info.rate), options)
+        self._restorer = FrameRestorer(session, scale=scale, strength=strength, verify=options.verify)
+        self._progress: Callable[[VideoProgress], None] | None = None
+        self._began = 0.0
+
+    def __call__(self, progress: Callable[[VideoProgress], None] | None) -> tuple[StageTime, ...]:
+        """Run to the end; on any failure the unfinished result is removed."""
+        self._progress = progress
+        self._began = time.perf_counter()
+        stages = [
+            Stage("read", self._read),
+            Stage("convert", self._convert),
+            Stage("assess", self._plan),
+            Stage("restore", self._restore),
+            Stage("finish", self._finish),
+            Stage("write", self._write),
+        ]
+        try:
+            times = run_stages(stages, here="restore", on_abort=self._stop)
+            self._writer.finish()
+        except BaseException:
+            self._writer.discard()
+            raise
+        return times
+
+    def report(self, source: str | Path, target: str | Path, stages: tuple[StageTime, ...]) -> VideoReport:
+        """What was done."""
+        counts = self._restorer.counts
+        if not counts.frames:
+            raise InputError(f"{source}: not one frame could be restored")
+        seconds = time.perf_counter() - self._began
+        return VideoReport(
+            source=str(source),
+            target=str(target),
+            encoding=self._writer.encoding,
+            frames=counts.frames,
+            reused=counts.repeated,
+            skipped=counts.skipped,
+            kept=counts.kept,
+            tiles=counts.tiles,
+            tiles_computed=counts.tiles_computed,
+            resumed=0,
+            seconds=seconds,
+            fps=counts.frames / seconds,
+            scenes=self._planner.scenes,
+            assessed=len(counts.before),
+            score_before=float(np.mean(counts.before)),
+            score_after=float(np.mean(counts.after)),
+            stages=stages,
+            originals=tuple(KeptOriginal(*place) for place in counts.complaints),
+            damage=self._reader.damage,
+            notes=(*self._reader.notes, *self._writer.notes),
+        )
+
+    def _stop(self) -> None:
+        self._reader.stop()
+        self._writer.stop()
+
+    def _read(self, _: Iterator[Any]) -> Iterator[Any]:
+        yield from self._reader
+
+    def _convert(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            if isinstance(item, Picture):
+                yield Frame(self._reader.pixels(item), item.pts, item.duration)
+            else:
+                yield item
+
+    def _plan(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            yield self._planner.plan(item) if isinstance(item, Frame) else item
+
+    def _restore(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            if not isinstance(item, Plan):
+                yield item
+                continue
+            seconds = float(item.frame.pts * self._reader.info.time_base)
+            restored = self._restorer.restore(item, seconds, self._planner.tiles(item))
+            yield self._split(item, restored) if self._options.compare else restored
+            self._tell()
+
+    def _split(self, plan: Plan, restored: Frame) -> Frame:
+        """Left as it was, right restored, a white line between them."""
+        middle = restored.pixels.shape[1] // 2
+        both = restored.pixels.copy()
+        both[:, :middle] = self._restorer.original(plan)[:, :middle]
+        both[:, max(middle - 1, 0) : middle + 1] = np.iinfo(both.dtype).max
+        return Frame(both, restored.pts, restored.duration)
+
+    def _finish(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            yield self._writer.prepare(item) if isinstance(item, Frame) else item
+
+    def _write(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            self._writer.write(item)
+            yield item
+
+    def _tell(self) -> None:
+        if self._progress is None:
+            return
+        counts, total = self._restorer.counts, self._reader.info.frames
+        fps = counts.frames / max(time.perf_counter() - self._began, 1e-9)
+        remaining = max(total - counts.frames, 0) / fps if total else None
+        reused = 1 - counts.tiles_computed / counts.tiles
+        after = counts.after[-1] if counts.after else None
+        self._progress(VideoProgress(counts.frames, total, fps, remaining, counts.before[-1], after, reused))

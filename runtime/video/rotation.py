@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-__all__ = ["display_matrix", "quarter_turns", "turned", "writes_display_matrix"]
+    from uare_rt.video.frames import VideoInfo
+
+__all__ = ["display_matrix", "placed", "quarter_turns", "turned", "writes_display_matrix"]
 
 
 def display_matrix(frame: Any) -> tuple[int, ...] | None:
@@ -50,3 +55,28 @@ def turned(pixels: NDArray[Any], turns: tuple[int, bool]) -> NDArray[Any]:
     """[H, W, 3] mirrored left to right if asked, then turned counter-clockwise by quarter turns."""
     mirrored = pixels[:, ::-1] if turns[1] else pixels
     return np.ascontiguousarray(np.rot90(mirrored, turns[0]))
+
+
+def placed(info: VideoInfo, scale: int, note: Callable[[str], object]) -> tuple[VideoInfo, tuple[int, bool] | None]:
+    """Facts of the result: scaled, and turned where the container cannot carry the display matrix.
+
+    Args:
+        info: of the source.
+        scale: of the result.
+        note: told what changes.
+
+    Returns:
+        Facts of the result, and the turn its pictures need, None for none.
+    """
+    info = replace(info, width=info.width * scale, height=info.height * scale)
+    if info.display_matrix is None or writes_display_matrix():
+        return info, None
+    turns = quarter_turns(info.display_matrix)
+    if turns is None:
+        note("the display matrix is no quarter turn and this PyAV cannot write it; it is lost")
+        return replace(info, display_matrix=None), None
+    note("this PyAV cannot write a rotation into the file; the pictures themselves were turned")
+    if turns[0] % 2 == 0:
+        return info, turns
+    aspect = 1 / info.pixel_aspect if info.pixel_aspect else None
+    return replace(info, width=info.height, height=info.width, pixel_aspect=aspect), turns

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from uare_rt.quality import QualityContext
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uare_rt.quality import Assessment, QualityContext
+    from uare_rt.quality import Assessment
     from uare_rt.session import Session
     from uare_rt.video.frames import Pixels
 
-__all__ = ["ContextTracker", "CutDetector"]
+__all__ = ["ContextTracker", "CutDetector", "Guide"]
 
 _ROWS, _COLUMNS, _BINS = 18, 32, 16
 # A cut changes what is where (correlation of the thumbnails), and how much light or which tones there are.
 _MIN_CHANGE, _MAX_CORRELATION, _MIN_HISTOGRAM_CHANGE = 0.015, 0.6, 0.35
 # Weight of a new assessment against what the scene has shown so far.
 _EMA_WEIGHT = 0.3
+# A smoothed context this near to the one in use changes nothing worth computing a whole frame again for.
+_SAME_CONTEXT = 0.02
 
 
 def thumbnail(frame: Pixels) -> NDArray[np.float32]:
@@ -33,15 +37,19 @@ def thumbnail(frame: Pixels) -> NDArray[np.float32]:
 
 
 class CutDetector:
-    """Tells the first frame of every scene from thumbnails of consecutive frames."""
+    """Tells the first frame of every scene from thumbnails of consecutive frames.
+
+    Attributes:
+        last: thumbnail of the frame before, None before the first.
+    """
 
     def __init__(self) -> None:
-        self._last: NDArray[np.float32] | None = None
+        self.last: NDArray[np.float32] | None = None
 
     def is_cut(self, frame: Pixels) -> bool:
         """Whether ``frame`` (uint8 or uint16 [H, W, 3]) starts a new scene; True for the first frame."""
-        now, last = thumbnail(frame), self._last
-        self._last = now
+        now, last = thumbnail(frame), self.last
+        self.last = now
         if last is None:
             return True
         if float(np.abs(now - last).mean()) < _MIN_CHANGE:
@@ -59,6 +67,22 @@ def _histogram_change(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(np.abs(counts[0] - counts[1]).sum()) / 2
 
 
+class Guide(NamedTuple):
+    """What to restore a frame with.
+
+    Attributes:
+        context: the quality context in use; the same object until it changes.
+        score: of the scene so far, smoothed, 1..5.
+        assessment: of this very frame, None when it was not one to assess.
+        cut: whether the frame starts a scene.
+    """
+
+    context: QualityContext
+    score: float
+    assessment: Assessment | None
+    cut: bool
+
+
 class ContextTracker:
     """Follows a clip frame by frame and gives the quality context to restore each with.
 
@@ -72,20 +96,59 @@ class ContextTracker:
         self._every = every
         self._cuts = CutDetector()
         self._since = 0
-        self._context: QualityContext | None = None
+        self._smoothed: QualityContext | None = None
+        self._used: QualityContext | None = None
+        self._score = 0.0
         self.scenes = 0
 
-    def follow(self, frame: Pixels) -> tuple[QualityContext, Assessment | None]:
-        """The context for ``frame``, and its assessment when this frame was one to assess."""
+    def follow(self, frame: Pixels) -> Guide:
+        """What to restore ``frame`` (uint8 or uint16 [H, W, 3]) with."""
         cut = self._cuts.is_cut(frame)
         self._since += 1
-        if not cut and self._since < self._every and self._context is not None:
-            return self._context, None
+        if not cut and self._since < self._every and self._used is not None:
+            return Guide(self._used, self._score, None, cut)
         self._since = 0
         assessment = self._session.assess(frame)
-        if cut or self._context is None:
+        if cut or self._smoothed is None or self._used is None:
             self.scenes += 1
-            self._context = assessment.context
+            self._smoothed = self._used = assessment.context
+            self._score = assessment.score
         else:
-            self._context = self._context.blend(assessment.context, _EMA_WEIGHT)
-        return self._context, assessment
+            self._smoothed = self._smoothed.blend(assessment.context, _EMA_WEIGHT)
+            self._score += _EMA_WEIGHT * (assessment.score - self._score)
+            if _distance(self._smoothed, self._used) > _SAME_CONTEXT:
+                self._used = self._smoothed
+        return Guide(self._used, self._score, assessment, cut)
+
+    def current(self) -> Guide | None:
+        """What the last frame was restored with; None before the first."""
+        return None if self._used is None else Guide(self._used, self._score, None, cut=False)
+
+    def state(self) -> dict[str, Any]:
+        """What is remembered, for a checkpoint."""
+        return {
+            "thumbnail": self._cuts.last,
+            "since": self._since,
+            "score": self._score,
+            "scenes": self.scenes,
+            **{f"smoothed_{name}": value for name, value in _parts(self._smoothed).items()},
+            **{f"used_{name}": value for name, value in _parts(self._used).items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._cuts.last = state["thumbnail"]
+        self._since, self._score, self.scenes = state["since"], state["score"], state["scenes"]
+        self._smoothed, self._used = (
+            QualityContext(*(state[f"{which}_{name}"] for name in ("k", "v", "vec"))) for which in ("smoothed", "used")
+        )
+
+
+def _parts(context: QualityContext | None) -> dict[str, Any]:
+    return {} if context is None else {"k": context.k, "v": context.v, "vec": context.vec}
+
+
+def _distance(a: QualityContext, b: QualityContext) -> float:
+    """Largest relative difference of the parts of two contexts."""
+    pairs = zip(_parts(a).values(), _parts(b).values(), strict=True)
+    return max(float(np.linalg.norm(x - y) / (np.linalg.norm(y) + 1e-12)) for x, y in pairs)

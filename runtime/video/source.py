@@ -1,7 +1,9 @@
-"""Reading video files with PyAV: frames in presentation order, side streams packet by packet."""
+"""Reading video with PyAV: pictures in presentation order, side streams packet by packet."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -9,99 +11,63 @@ from typing import TYPE_CHECKING, Any
 
 from uare_rt.errors import InputError
 from uare_rt.video.colour import ToRgb, guessed_matrix, read_tags
-from uare_rt.video.frames import Damage, Frame, SidePacket, VideoInfo
+from uare_rt.video.deinterlacing import Deinterlacer
+from uare_rt.video.frames import Damage, Picture, SidePacket, VideoInfo
+from uare_rt.video.hdr import read_hdr
+from uare_rt.video.opening import is_pipe, open_input, open_pipe, picture_stream, reason
+from uare_rt.video.pipes import PipeReader
 from uare_rt.video.rotation import display_matrix
 from uare_rt.video.truncation import missing_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SUFFIXES", "VideoSource", "is_video", "open_input", "picture_stream"]
+    from uare_rt.video.frames import Pixels
+    from uare_rt.video.opening import RawFormat
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts"),
-        *("wmv", "flv", "3gp", "ogv", "vob", "mxf", "y4m"),
-    )
-)
+__all__ = ["VideoSource"]
+
 # Containers whose header states the true duration, so that a shorter stream means a truncated file.
 _STATES_DURATION = ("mov", "matroska")
 _GAP_SECONDS = 0.5
-
-
-def is_video(path: str | Path) -> bool:
-    """Whether the name of ``path`` says that it is a video file."""
-    return Path(path).suffix.lower() in SUFFIXES
-
-
-def open_input(path: Path) -> Any:
-    """Open ``path`` as an `av.container.InputContainer`.
-
-    Raises:
-        InputError: the file is missing, empty, unreadable or no video container.
-    """
-    import av
-
-    try:
-        if path.is_dir():
-            raise InputError(f"{path} is a directory, not a video file")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes)")
-        return av.open(str(path), metadata_errors="replace")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except PermissionError:
-        raise InputError(f"{path} cannot be read: permission denied") from None
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a readable video ({_reason(error)}): the file is damaged, cut off before its index, "
-            "or of another kind"
-        ) from error
-
-
-def picture_stream(container: Any, path: Path) -> Any:
-    """The video stream to restore: the first that is not a cover picture.
-
-    Raises:
-        InputError: there is none, or no decoder for it.
-    """
-    from av.stream import Disposition
-
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
-        raise InputError(f"{path} has no video stream (streams found: {kinds})")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise InputError(f"{path}: this build of FFmpeg has no decoder for its video stream")
-    stream.thread_type = "AUTO"
-    return stream
+_DAMAGES = 1000  # places that are remembered one by one
 
 
 class VideoSource:
-    """Frames and side packets of one file, in the order of the file.
+    """Pictures and side packets of one file or pipe, in the order of the file.
 
     A stream that cannot be read to its end does not raise: what decodes is yielded and the rest is
     listed in `damage`. Iterate once, in one thread.
 
     Args:
-        path: the video file.
+        path: the video file, or ``-`` for standard input.
+        raw: what headerless frames on standard input look like; None expects Y4M there.
+        deinterlace: turn interlaced frames into whole ones; without it, they are refused.
 
     Raises:
-        InputError: the file cannot be opened, has no video stream, or not one frame of it decodes.
+        InputError: the file cannot be opened, has no video stream, is encrypted or interlaced, or not one frame
+            of it decodes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._container = open_input(path)
+    def __init__(self, path: str | Path, *, raw: RawFormat | None = None, deinterlace: bool = False) -> None:
+        self._pipe: PipeReader | None = None
+        if is_pipe(path):
+            self._name, self._path = "standard input", None
+            # A descriptor of our own: the caller's stays as it is, and a container that is closed closes nothing.
+            self._pipe = PipeReader(os.dup(sys.stdin.fileno()))
+            self._container = open_pipe(self._pipe, raw)
+        else:
+            self._name, self._path = str(path), Path(path)
+            self._container = open_input(self._path)
+        self._deinterlace = deinterlace
+        self._deinterlacer: Deinterlacer | None = None
+        self._damage: list[Damage] = []
+        self._counts: Counter[str] = Counter()
+        self._last_pts: int | None = None
+        self._end = 0.0
+        self._decoded = 0
         try:
-            self._stream = picture_stream(self._container, path)
-            self._damage: list[Damage] = []
-            self._counts: Counter[str] = Counter()
-            self._last_pts: int | None = None
-            self._end = 0.0
-            self._decoded = 0
+            self._stream = picture_stream(self._container, self._name)
             self._items = self._read()
             self._opening = self._read_opening()
         except BaseException:
@@ -124,6 +90,16 @@ class VideoSource:
         return self._stream
 
     @property
+    def origin(self) -> VideoSource:
+        """This source: it is a container."""
+        return self
+
+    @property
+    def chapters(self) -> list[Any]:
+        """Chapters as PyAV gives and takes them."""
+        return list(self._container.chapters())
+
+    @property
     def info(self) -> VideoInfo:
         """Facts of the stream."""
         return self._info
@@ -139,7 +115,8 @@ class VideoSource:
         texts = {
             "generated": "{} frames had no timestamp; theirs follow from the frame rate",
             "moved": "{} frames had a timestamp not after the one before; they were moved behind it",
-            "interlaced": "{} frames are interlaced; they were restored as whole pictures, without deinterlacing",
+            "interlaced": "{} frames further on are interlaced; they were restored as whole pictures",
+            "deinterlaced": "{} interlaced frames were deinterlaced (bwdif, one frame for each)",
         }
         found = [texts[key].format(count) for key, count in sorted(self._counts.items())]
         if self._info.colour.transfer in (16, 18):
@@ -147,27 +124,77 @@ class VideoSource:
             found.append(f"HDR ({name}): coded values were restored as they are, without tone mapping")
         return tuple(found)
 
+    @property
+    def start(self) -> Fraction:
+        """Seconds at which a player's clock begins: the first timestamp of the file."""
+        began = self._container.start_time
+        if began is not None:
+            return Fraction(began, 1_000_000)
+        first = next(item for item in self._opening if isinstance(item, Picture))
+        return first.pts * self._info.time_base
+
+    def pixels(self, picture: Picture) -> Pixels:
+        """A picture as RGB: uint8 or uint16 [H, W, 3]."""
+        return self._to_rgb(picture.raw)
+
+    def seek(self, pts: int) -> None:
+        """Begin the iteration at a key frame before a time, where the file can do that, else where it stands.
+
+        Args:
+            pts: ticks of ``info.time_base``.
+        """
+        import av
+
+        if self._pipe is not None or self._counts["generated"]:
+            return
+        try:
+            self._restart(pts)
+            first = next((item for item in self._opening if isinstance(item, Picture)), None)
+            if first is None or first.pts > pts:
+                self._restart(self._stream.start_time or 0)
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(
+                f"{self._name}: cannot be read from {float(pts * self._info.time_base):.2f} s on"
+            ) from error
+
+    def stop(self) -> None:
+        """Wake an iteration that waits for standard input."""
+        if self._pipe is not None:
+            self._pipe.stop()
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
-    def __iter__(self) -> Iterator[Frame | SidePacket]:
+    def __iter__(self) -> Iterator[Picture | SidePacket]:
         yield from self._opening
         self._opening.clear()
         yield from self._items
         self._check_end()
 
-    def _read_opening(self) -> list[Frame | SidePacket]:
-        """Everything up to the first frame, which tells what the stream is."""
-        opening: list[Frame | SidePacket] = []
+    def _restart(self, pts: int) -> None:
+        self._container.seek(pts, stream=self._stream)
+        self._last_pts, self._deinterlacer = None, None
+        self._items = self._read()
+        self._opening = self._until_picture()
+
+    def _read_opening(self) -> list[Picture | SidePacket]:
+        """Everything up to the first picture, which tells what the stream is."""
+        opening = self._until_picture()
+        if opening and isinstance(opening[-1], Picture):
+            return opening
+        why = self._damage[0].reason if self._damage else "the stream is empty"
+        raise InputError(f"{self._name}: not one frame could be decoded ({why})")
+
+    def _until_picture(self) -> list[Picture | SidePacket]:
+        opening: list[Picture | SidePacket] = []
         for item in self._items:
             opening.append(item)
-            if isinstance(item, Frame):
-                return opening
-        reason = self._damage[0].reason if self._damage else "the stream is empty"
-        raise InputError(f"{self._path}: not one frame could be decoded ({reason})")
+            if isinstance(item, Picture):
+                break
+        return opening
 
-    def _read(self) -> Iterator[Frame | SidePacket]:
+    def _read(self) -> Iterator[Picture | SidePacket]:
         import av
 
         packets = self._container.demux()
@@ -175,47 +202,68 @@ class VideoSource:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError, ValueError) as error:
-                self._note_damage(f"the file cannot be read on: {_reason(error)}")
+                self._note_damage(f"the file cannot be read on: {reason(error)}")
                 packet = None
             if packet is None:
-                return
+                break
             if packet.stream.index == self._stream.index:
                 yield from self._decode(packet)
             elif packet.size or packet.pts is not None:
                 self._note_time(packet)
                 yield SidePacket(packet.stream.index, packet)
+        if self._deinterlacer is not None:
+            for frame in self._deinterlacer.flush():
+                yield self._picture(frame)
 
-    def _decode(self, packet: Any) -> Iterator[Frame]:
+    def _decode(self, packet: Any) -> Iterator[Picture]:
         import av
 
+        if packet.has_sidedata("encryption_info"):
+            raise InputError(f"{self._name}: the video track is encrypted; decrypt it with its owner's tools first")
         if packet.is_corrupt:
             self._note_damage("a packet is incomplete")
         try:
             frames = packet.decode()
         except (av.error.FFmpegError, ValueError) as error:
-            self._note_damage(f"a packet cannot be decoded: {_reason(error)}")
+            self._note_damage(f"a packet cannot be decoded: {reason(error)}")
             return
         for frame in frames:
-            yield self._frame(frame)
+            if frame.interlaced_frame and self._deinterlace:
+                self._counts["deinterlaced"] += 1
+                self._deinterlacer = self._deinterlacer or Deinterlacer(frame, self._stream)
+            if self._deinterlacer is None:
+                yield self._picture(frame)
+                continue
+            self._check_size(frame)
+            for whole in self._deinterlacer.push(frame):
+                yield self._picture(whole)
 
-    def _frame(self, frame: Any) -> Frame:
+    def _picture(self, frame: Any) -> Picture:
         if self._decoded == 0:
             self._start(frame)
-        info = self._info
-        if (frame.width, frame.height) != (info.width, info.height):
-            raise InputError(
-                f"{self._path}: the picture changes from {info.width}x{info.height} to {frame.width}x{frame.height} "
-                f"at {self._end:.2f} s; split the clip there"
-            )
+        self._check_size(frame)
         self._decoded += 1
         if frame.interlaced_frame:
+            if self._decoded == 1:
+                raise InputError(
+                    f"{self._name}: the video is interlaced, which is not restored well as it is; "
+                    "deinterlace it (--deinterlace)"
+                )
             self._counts["interlaced"] += 1
         if frame.is_corrupt:
             self._note_damage("a frame is only partly decoded")
         pts = self._timestamp(frame)
         duration = int(getattr(frame, "duration", 0) or 0)
-        self._end = max(self._end, float((pts + (duration or self._tick)) * info.time_base))
-        return Frame(self._to_rgb(frame), pts, duration or None)
+        self._end = max(self._end, float((pts + (duration or self._tick)) * self._info.time_base))
+        return Picture(frame, pts, duration or None)
+
+    def _check_size(self, frame: Any) -> None:
+        if self._decoded and (frame.width, frame.height) != (self._info.width, self._info.height):
+            raise InputError(
+                f"{self._name}: the picture changes from {self._info.width}x{self._info.height} to "
+                f"{frame.width}x{frame.height} at {self._end:.2f} s; restore up to there with --end {self._end:.2f}, "
+                "and the rest apart with --start"
+            )
 
     def _start(self, frame: Any) -> None:
         stream = self._stream
@@ -239,12 +287,13 @@ class VideoSource:
             display_matrix=display_matrix(frame),
             frames=stream.frames or None,
             duration=self._stated_duration(),
+            hdr=read_hdr(frame),
         )
         matrix = guessed_matrix(colour, frame.width, frame.height)
         self._to_rgb = ToRgb(matrix, full_range=colour.full_range, deep=depth > 8)
 
     def _stated_duration(self) -> float | None:
-        if self._stream.duration is not None and self._stream.time_base:
+        if self._stream.duration and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
         return self._container.duration / 1e6 if self._container.duration else None
 
@@ -264,14 +313,15 @@ class VideoSource:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             self._end = max(self._end, end)
 
-    def _note_damage(self, reason: str) -> None:
-        if not self._damage or self._damage[-1] != Damage(round(self._end, 3), reason):
-            self._damage.append(Damage(round(self._end, 3), reason))
+    def _note_damage(self, why: str) -> None:
+        place = Damage(round(self._end, 3), why)
+        if len(self._damage) < _DAMAGES and (not self._damage or self._damage[-1] != place):
+            self._damage.append(place)
 
     def _check_end(self) -> None:
         """Compare where the streams and the file ended with what the header promised."""
         container = self._container
-        missing = missing_bytes(self._path)
+        missing = missing_bytes(self._path) if self._path is not None else 0
         if missing:
             self._note_damage(f"the file is cut off, {missing} bytes or more are missing")
             return
@@ -281,7 +331,3 @@ class VideoSource:
         promised = (container.duration + max(container.start_time or 0, 0)) / 1e6
         if promised - self._end > _GAP_SECONDS:
             self._note_damage(f"the file ends here, its header promises {promised:.2f} s")
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -69,7 +69,7 @@ def only_audio(path: Path) -> Path:
     ("kind", "message"),
     [
         ("missing", "does not exist"),
-        ("directory", "is a directory"),
+        ("directory", "is a directory|no images there"),
         ("empty", r"empty \(0 bytes\)"),
         ("text", "not a readable video"),
         ("audio", r"no video stream \(streams found: audio\)"),
@@ -255,18 +255,18 @@ def test_a_failure_while_restoring_leaves_nothing(clip: Path, error: BaseExcepti
 
 
 def test_a_failing_encoder_does_not_hang(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import uare_rt.video.sink as sink
+    from uare_rt.video.sink import PictureEncoder
 
     written = []
 
-    def full(self: object, pixels: np.ndarray) -> object:
+    def full(self: object, item: object) -> object:
         written.append(1)
         if len(written) > 5:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return original(self, pixels)
+        return original(self, item)
 
-    original = sink.FromRgb.__call__
-    monkeypatch.setattr(sink.FromRgb, "__call__", full)
+    original = PictureEncoder.encode
+    monkeypatch.setattr(PictureEncoder, "encode", full)
     with pytest.raises(OutputError, match="no space left"):
         within_seconds(120, lambda: restore_video(FakeSession(), clip, clip.with_name("out.mp4")))
     assert names(clip.parent) == ["in.mp4"]

@@ -185,7 +185,7 @@ def test_pictures_are_turned_where_rotation_cannot_be_written(
     source = make_clip(tmp_path / "in.mp4", pictures(3), setup=tag)
     with av.open(str(source)) as original:
         rgb = next(original.decode(video=0)).to_ndarray(format="rgb24")
-    monkeypatch.setattr("uare_rt.video.sink.writes_display_matrix", lambda: False)
+    monkeypatch.setattr("uare_rt.video.rotation.writes_display_matrix", lambda: False)
     report = restore_video(FakeSession(), source, tmp_path / "out.mp4", options=FAST)
     with av.open(str(tmp_path / "out.mp4")) as result:
         aspect = result.streams.video[0].sample_aspect_ratio

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 
+from uare_rt.manifest import Tiling
 from uare_rt.quality import Assessment, QualityContext
 from uare_rt.session import Restored
 from uare_rt.slots import SLOTS, describe, expected_score, expected_severity
@@ -129,6 +131,7 @@ class FakeSession:
     """
 
     scales = (1, 2, 4)
+    manifest = SimpleNamespace(tiling=Tiling(multiple=16, grid=16, before=8, after=23, bytes_per_pixel=8))
 
     def __init__(self, fail_at: int | None = None, error: BaseException | None = None) -> None:
         self.restored: list[float] = []

@@ -1,0 +1,139 @@
+"""Which parts of a frame to compute: rectangles around what changed, as few pixels as possible.
+
+A rectangle is read with a margin, from the model's window grid on. The margin is smaller than the model's whole
+receptive field: what lies farther away changes a result by less than the threshold below which change is ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uare_rt.manifest import Tiling
+
+__all__ = ["CELL", "Box", "grown", "plan_boxes"]
+
+CELL = 16
+"""Side in px of the cells that change is decided for."""
+_MARGIN = 32  # px around a rectangle that are read too
+_OVERHEAD = 2 * 64 * 64  # px whose computation costs what a call of its own does
+_WORTHWHILE = 0.8  # of the whole frame's cost; above it, the whole frame is computed
+_MANY = 64  # rectangles beyond which looking for the best cover costs more than it saves
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, ends excluded.
+
+    Attributes:
+        top: first row.
+        bottom: row after the last.
+        left: first column.
+        right: column after the last.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def area(self) -> int:
+        """Rows times columns."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def around(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        return Box(
+            min(self.top, other.top),
+            max(self.bottom, other.bottom),
+            min(self.left, other.left),
+            max(self.right, other.right),
+        )
+
+    def read(self, height: int, width: int, grid: int) -> Box:
+        """What is read of a frame to compute this part of it: a margin more, on the grid."""
+        return Box(
+            max(self.top - _MARGIN, 0) // grid * grid,
+            min(-(-(self.bottom + _MARGIN) // grid) * grid, height),
+            max(self.left - _MARGIN, 0) // grid * grid,
+            min(-(-(self.right + _MARGIN) // grid) * grid, width),
+        )
+
+
+def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask and its neighbours in all eight directions: bool [R, C] -> bool [R, C]."""
+    padded = np.pad(mask, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return np.asarray(rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])
+
+
+def plan_boxes(mask: NDArray[np.bool_], height: int, width: int, tiling: Tiling) -> tuple[Box, ...] | None:
+    """Cover the marked cells of a frame with rectangles.
+
+    Args:
+        mask: bool [ceil(height / CELL), ceil(width / CELL)], the cells to compute.
+        height: of the frame, px.
+        width: of the frame, px.
+        tiling: the model's rules.
+
+    Returns:
+        Rectangles in px; None where computing the whole frame is cheaper.
+    """
+
+    def cost(box: Box) -> int:
+        return box.read(height, width, tiling.grid).area + _OVERHEAD
+
+    whole = Box(0, height, 0, width)
+    found = _components(mask)
+    if len(found) > _MANY:
+        return None
+    boxes = [Box(b.top * CELL, min(b.bottom * CELL, height), b.left * CELL, min(b.right * CELL, width)) for b in found]
+    merging = True
+    while merging:
+        merging = False
+        for i in range(len(boxes)):
+            for j in range(len(boxes) - 1, i, -1):
+                union = boxes[i].around(boxes[j])
+                if cost(union) <= cost(boxes[i]) + cost(boxes[j]):
+                    boxes[i] = union
+                    del boxes[j]
+                    merging = True
+    if sum(cost(box) for box in boxes) >= _WORTHWHILE * cost(whole):
+        return None
+    return tuple(boxes)
+
+
+def _components(mask: NDArray[np.bool_]) -> list[Box]:
+    """Boxes around the connected parts of a mask (neighbours in eight directions), in cells."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    # Row by row, as numpy lists them; starts and ends alternate, so they pair up.
+    rows, starts = np.nonzero(edges == 1)
+    ends = np.nonzero(edges == -1)[1]
+    runs = list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
+    parents = list(range(len(runs)))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    first = 0  # run of the row before that may still touch
+    for index, (row, start, end) in enumerate(runs):
+        while runs[first][0] < row - 1 or (runs[first][0] == row - 1 and runs[first][2] < start):
+            first += 1
+        for other in range(first, index):
+            if runs[other][0] != row - 1 or runs[other][1] > end:
+                break
+            parents[root(other)] = root(index)
+    boxes: dict[int, Box] = {}
+    for index, (row, start, end) in enumerate(runs):
+        box, key = Box(row, row + 1, start, end), root(index)
+        boxes[key] = boxes[key].around(box) if key in boxes else box
+    return list(boxes.values())
