@@ -1,0 +1,172 @@
+"""How much quality each layer costs in INT8, and which layers a budget allows.
+
+Layers are tried one at a time. The mixed precision is found greedily: all layers that pay go to INT8, then those that
+cost most quality per multiplication come back, until the drop that is measured for all of them together fits the
+budget; last, large layers that came back are tried once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from uare_rt.calibration.layers import Layer
+
+__all__ = ["Choice", "Measure", "Quality", "Sensitivity", "choose", "measure_layers", "worthwhile"]
+
+_LEAST_SHARE = 1e-3  # of a graph's multiplications: below it INT8 gains nothing
+_RETRY_SHARE = 0.01  # of a graph's multiplications: above it a layer that came back is tried once more
+_RETRIES = 8
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Quality of one configuration over the same samples.
+
+    Attributes:
+        psnr: in dB, one per sample.
+        ssim: one per sample.
+        scores: of the assessment, one per sample; empty where the graph assesses nothing.
+    """
+
+    psnr: tuple[float, ...]
+    ssim: tuple[float, ...]
+    scores: tuple[float, ...] = ()
+
+
+Measure = "Callable[[Collection[str]], Quality]"
+"""Measures a graph with the named layers in INT8."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What one layer costs when only it is in INT8.
+
+    Attributes:
+        layer: the layer.
+        macs: its multiplications in one run.
+        share: of the graph's multiplications, 0..1.
+        drop_db: loss of PSNR against half precision, mean over the samples; negative by chance.
+        drop_ssim: loss of SSIM, likewise.
+    """
+
+    layer: Layer
+    macs: int
+    share: float
+    drop_db: float
+    drop_ssim: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A mixed precision.
+
+    Attributes:
+        int8: names of the layers in INT8.
+        drop_db: measured with all of them in INT8, against the reference, mean over the samples.
+        kept: for every other layer why it stays in half precision.
+    """
+
+    int8: frozenset[str]
+    drop_db: float
+    kept: Mapping[str, str]
+
+
+def mean_drop(reference: Quality, other: Quality) -> float:
+    """Mean loss of PSNR in dB."""
+    return float(np.mean(np.subtract(reference.psnr, other.psnr)))
+
+
+def measure_layers(
+    layers: Sequence[Layer],
+    macs: Mapping[str, int],
+    measure: Callable[[Collection[str]], Quality],
+    known: Mapping[str, tuple[float, float]],
+    progress: Callable[[int, int], None],
+) -> list[Sensitivity]:
+    """Measure every layer alone.
+
+    Args:
+        layers: to measure.
+        macs: of every layer by name.
+        measure: quality of a configuration.
+        known: drops by `Layer.key` that another graph with the same weights has shown already.
+        progress: called with the number done and the total.
+    """
+    total = sum(macs.values())
+    reference = measure(())
+    found = []
+    for done, layer in enumerate(layers, start=1):
+        if layer.key in known:
+            drop_db, drop_ssim = known[layer.key]
+        else:
+            quality = measure((layer.name,))
+            drop_db = mean_drop(reference, quality)
+            drop_ssim = float(np.mean(np.subtract(reference.ssim, quality.ssim)))
+        found.append(Sensitivity(layer, macs[layer.name], macs[layer.name] / total, drop_db, drop_ssim))
+        progress(done, len(layers))
+    return found
+
+
+def worthwhile(sensitivity: Sensitivity) -> str:
+    """Why a layer stays in half precision whatever its drop; empty where it may go to INT8."""
+    if sensitivity.layer.kind == "attention":
+        return "attention"  # TensorRT has fused kernels for attention in half precision
+    return "" if sensitivity.share >= _LEAST_SHARE else "too small"
+
+
+def choose(
+    sensitivities: Sequence[Sensitivity],
+    measure: Callable[[Collection[str]], Quality],
+    reference: Quality,
+    budget: float,
+    *,
+    unusable: Collection[str] = (),
+    accept: Callable[[Quality], bool] = lambda _: True,
+) -> Choice:
+    """Find a mixed precision with as many multiplications in INT8 as a budget allows.
+
+    Args:
+        sensitivities: of all layers.
+        measure: quality of a configuration.
+        reference: quality in float32.
+        budget: largest mean loss of PSNR against the reference, in dB.
+        unusable: names of layers that cannot be quantised.
+        accept: a further condition on the quality.
+    """
+    kept = {s.layer.name: reason for s in sensitivities if (reason := worthwhile(s))}
+    kept |= dict.fromkeys(unusable, "no range")
+    free = [s for s in sensitivities if s.layer.name not in kept]
+    # Most quality lost per multiplication first.
+    order = sorted(free, key=lambda s: -max(s.drop_db, 0.0) / max(s.macs, 1))
+    drops: dict[frozenset[str], tuple[float, bool]] = {}
+
+    def fits(int8: frozenset[str]) -> bool:
+        if int8 not in drops:
+            quality = measure(int8)
+            drops[int8] = mean_drop(reference, quality), accept(quality)
+        drop, accepted = drops[int8]
+        return drop <= budget and accepted
+
+    names = [s.layer.name for s in order]
+    low, high = 0, len(names)  # how many come back; all of them always fits or nothing does
+    while low < high:
+        middle = (low + high) // 2
+        if fits(frozenset(names[middle:])):
+            high = middle
+        else:
+            low = middle + 1
+    int8 = frozenset(names[low:])
+    returned = sorted((s for s in order[:low] if s.share >= _RETRY_SHARE), key=lambda s: -s.macs)
+    for candidate in returned[:_RETRIES]:
+        more = int8 | {candidate.layer.name}
+        if fits(more):
+            int8 = more
+    fits(int8)
+    kept |= dict.fromkeys(set(names) - int8, "sensitive")
+    return Choice(int8, drops[int8][0], kept)

@@ -1,0 +1,123 @@
+"""One graph in which every layer can be switched to INT8 and back between runs.
+
+Sensitivity needs as many measurements as there are layers, and loading a graph costs more than running it. The
+switches are inputs of the graph; what a layer computes with its switch on is what `qdq.place` would make of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from uare_rt.calibration.execution import Executor
+from uare_rt.calibration.observers import scale_of
+from uare_rt.calibration.qdq import quantised_weight
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Any
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from uare_rt.calibration.graph import Graph
+    from uare_rt.calibration.layers import Layer
+
+__all__ = ["Switchable"]
+
+
+class Switchable:
+    """A graph with a switch per layer.
+
+    Args:
+        graph: in float32 with explicit rounding, see `uare_rt.calibration.rounding.rounded`; not changed.
+        original: the float32 graph that the layers were found in.
+        layers: what can be switched.
+        ranges: largest magnitude to represent, by tensor of `original`.
+        least_error: see `uare_rt.calibration.qdq.place`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        original: Graph,
+        layers: Sequence[Layer],
+        ranges: Mapping[str, float],
+        *,
+        least_error: bool = True,
+    ) -> None:
+        self._switches = {layer.name: f"switch.{index}" for index, layer in enumerate(layers)}
+        result = graph.copy()
+        nodes = {node.name: node for node in result.nodes}
+        consumers = result.consumers()
+        places = {node.name: node.input for node in original.nodes}
+        for layer in layers:
+            switch, node = self._switches[layer.name], nodes[layer.name]
+            result.inputs.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
+            if layer.residual is not None:
+                _switch_residual(result, consumers, node, switch, layer.residual, ranges[layer.residual])
+            for index, name in enumerate(places[layer.name]):
+                if name in layer.inputs:
+                    _switch(result, node, index, switch, name, ranges[name])
+                elif name == layer.weight:
+                    _switch_weight(result, node, index, switch, layer, least_error=least_error)
+        self._executor = Executor(result)
+        self.outputs = self._executor.outputs
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], int8: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+        """Run with some layers in INT8.
+
+        Args:
+            feeds: inputs of the graph.
+            int8: names of the layers that are switched on.
+        """
+        switches = {switch: np.array(name in int8) for name, switch in self._switches.items()}
+        return self._executor.run({**feeds, **switches})
+
+
+def _switch(graph: Graph, node: onnx.NodeProto, index: int, switch: str, source: str, largest: float) -> None:
+    """Put a switch before an input; `source` is the tensor before a cast, which Q/DQ would read directly."""
+    tensor, prefix = node.input[index], f"{switch}.{node.name}.{index}"
+    graph.constants[f"{prefix}.scale"] = scale_of(largest)
+    graph.constants[f"{prefix}.zero"] = np.zeros((), np.int8)
+    parameters = [f"{prefix}.scale", f"{prefix}.zero"]
+    graph.insert(
+        node,
+        [
+            helper.make_node("QuantizeLinear", [source, *parameters], [f"{prefix}.q"]),
+            helper.make_node("DequantizeLinear", [f"{prefix}.q", *parameters], [f"{prefix}.exact"]),
+            helper.make_node("Cast", [f"{prefix}.exact"], [f"{prefix}.half"], to=TensorProto.FLOAT16),
+            helper.make_node("Cast", [f"{prefix}.half"], [f"{prefix}.real"], to=TensorProto.FLOAT),
+            helper.make_node("Where", [switch, f"{prefix}.real", tensor], [f"{prefix}.out"]),
+        ],
+    )
+    node.input[index] = f"{prefix}.out"
+
+
+def _switch_residual(
+    graph: Graph,
+    consumers: Mapping[str, list[onnx.NodeProto]],
+    node: onnx.NodeProto,
+    switch: str,
+    source: str,
+    largest: float,
+) -> None:
+    result = node.output[0]
+    while (reader := consumers[result][0]).op_type == "Cast":  # the rounding of the convolution's result
+        result = reader.output[0]
+    _switch(graph, reader, next(i for i, name in enumerate(reader.input) if name != result), switch, source, largest)
+
+
+def _switch_weight(
+    graph: Graph, node: onnx.NodeProto, index: int, switch: str, layer: Layer, *, least_error: bool
+) -> None:
+    weight, prefix = node.input[index], f"{switch}.{index}"
+    real = np.asarray(graph.constants[weight], np.float32)
+    levels, scales = quantised_weight(real, layer.axis, least_error=least_error)
+    shape = [1] * real.ndim
+    shape[layer.axis] = -1
+    graph.constants[f"{prefix}.real"] = (levels * scales.reshape(shape)).astype(np.float16).astype(np.float32)
+    graph.insert(node, [helper.make_node("Where", [switch, f"{prefix}.real", weight], [f"{prefix}.out"])])
+    node.input[index] = f"{prefix}.out"
