@@ -2,7 +2,8 @@
 
 `UARE_KERNELS` decides: ``auto`` (the default) takes Triton for CUDA tensors on a GPU that has tiles, ``reference``
 never does, ``triton`` insists and fails where it cannot (on CPU tensors it needs Triton's interpreter,
-``TRITON_INTERPRET=1``). Whatever is not taken by Triton goes the torch way with a reason; `report` tells both, with counts.
+``TRITON_INTERPRET=1``). Whatever is not taken by Triton goes the torch way with a reason; `report` tells both, with
+counts.
 
 Functions named after a part of the model return None where the caller's own torch code is to run.
 """
@@ -22,18 +23,19 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from uare_rt.errors import BackendUnavailableError, UsageError
+from uare_rt.kernels.checks import FLOATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-__all__ = ["OPERATORS", "SETTING", "Choice", "attention", "call", "choose", "report", "using"]
+__all__ = ["OPERATORS", "SETTING", "Choice", "attention", "call", "choose", "layer", "report", "using"]
 
 SETTING = "UARE_KERNELS"
 _WAYS = ("auto", "reference", "triton")
 _LOG = logging.getLogger(__name__)
-OPERATORS = ("attention", "window_attention")
+OPERATORS = ("attention", "qk_rope", "routed_norm", "swiglu", "window_attention")
 
 _forced: list[str] = []
 _taken: Counter[tuple[str, str, str]] = Counter()
@@ -176,34 +178,86 @@ def attention(
     """
     if q.device.type == "cpu" and _setting() != "triton":
         return None
+    way = _attention_way("attention", (q, k, v), q.shape, past, mask)
+    if way.choice.path == "reference":
+        return None
     from uare_rt.kernels import attention as own
     from uare_rt.kernels import window_attention as windowed
 
+    target = way.choice.target
+    if way.valid is not None and way.past is not None:
+        return windowed.run(q, k, v, way.past, way.valid, target=target)
+    return own.run(q, k, v, past=way.past, ranges=way.ranges, target=target)
+
+
+def layer(
+    module: Any,
+    x: Tensor,
+    segments: Sequence[Any],
+    rope: tuple[Tensor, Tensor],
+    past: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """A whole MoT layer; arguments and result as for `uare_rt.model.mot.MoTLayer.forward`.
+
+    Returns:
+        The new stream, keys and values, or None where the caller's own code is to run.
+
+    Raises:
+        BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
+    """
+    if x.device.type == "cpu" and _setting() != "triton":
+        return None
+    dim = module.und.q_norm.weight.shape[0]
+    way = _attention_way("layer", (x, *module.parameters()), (x.shape[0], 0, x.shape[1], dim), past, mask)
+    if way.choice.path == "reference":
+        return None
+    from uare_rt.kernels import layer as fused
+    from uare_rt.kernels.routing import runs_of
+
+    runs = runs_of([(segment.expert, segment.length) for segment in segments])
+    target = way.choice.target
+    return fused.forward(module, x, runs, rope, way.past, ranges=way.ranges, valid=way.valid, target=target)
+
+
+@dataclass(frozen=True)
+class _Way:
+    choice: Choice
+    past: tuple[Tensor, Tensor] | None = None
+    ranges: Tensor | None = None
+    valid: Tensor | None = None
+
+
+def _attention_way(
+    op: str,
+    tensors: Sequence[Tensor],
+    shape: Sequence[int],
+    past: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+) -> _Way:
+    """How attention with a prefix and a mask is done; ``shape`` is that of the queries [B, heads, T, d]."""
+    from uare_rt.kernels import attention as own
+    from uare_rt.kernels import window_attention as windowed
+
+    batch, _, tokens, dim = shape
     if past is not None and past[0].stride() != past[1].stride():
         past = (past[0].contiguous(), past[1].contiguous())
-    problem = None
-    if q.shape[3] not in own.HEAD_DIMS:
-        problem = f"a head dim of {q.shape[3]}; the kernel takes multiples of 8 up to 128"
-    tokens = q.shape[2]
-    if mask is not None and mask.shape == (q.shape[0], 1, 1, 1, tokens):
-        if past is None or past[0].shape[2] > windowed.MAX_CONTEXT:
-            problem = problem or f"windows without a context of at most {windowed.MAX_CONTEXT} keys"
-        if tokens & (tokens - 1) or tokens > windowed.MAX_TOKENS:
-            problem = (
-                problem or f"windows of {tokens} tokens; the kernel takes powers of two up to {windowed.MAX_TOKENS}"
-            )
-        choice = _decide("window_attention", (q, k, v), problem)
-        if choice.path == "reference" or past is None:
-            return None
+    problem, ranges, valid = None, None, None
+    if tensors[0].dtype not in FLOATS:
+        problem = f"{tensors[0].dtype} tensors"
+    elif dim not in own.HEAD_DIMS:
+        problem = f"a head dim of {dim}; the kernel takes multiples of 8 up to 128"
+    elif mask is not None and mask.shape == (batch, 1, 1, 1, tokens):
         valid = mask[:, 0, 0, 0].contiguous()
-        return windowed.run(q, k, v, past, valid, target=choice.target)
-    ranges = None if mask is None else _ranges_of(mask)
-    if mask is not None and ranges is None:
-        problem = problem or "a mask that is not two ranges of keys per query"
-    choice = _decide("attention", (q, k, v), problem)
-    if choice.path == "reference":
-        return None
-    return own.run(q, k, v, past=past, ranges=ranges, target=choice.target)
+        if past is None or past[0].shape[2] > windowed.MAX_CONTEXT:
+            problem = f"windows without a context of at most {windowed.MAX_CONTEXT} keys"
+        elif tokens & (tokens - 1) or tokens > windowed.MAX_TOKENS:
+            problem = f"windows of {tokens} tokens; the kernel takes powers of two up to {windowed.MAX_TOKENS}"
+    elif mask is not None:
+        ranges = _ranges_of(mask)
+        if ranges is None:
+            problem = "a mask that is not two ranges of keys per query"
+    return _Way(_decide(op, tensors, problem), past, ranges, valid)
 
 
 def _ranges_of(mask: Tensor) -> Tensor | None:

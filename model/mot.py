@@ -277,6 +277,9 @@ class MoTLayer(nn.Module):
         Returns:
             The new stream, and the keys and values of the T tokens, [B, kv_heads, T, d].
         """
+        fused = dispatch.layer(self, x, segments, rope, past, mask)
+        if fused is not None:
+            return fused
         projected = [
             getattr(self, s.expert).project(part)
             for s, part in zip(segments, x.split([s.length for s in segments], dim=1), strict=True)

@@ -11,7 +11,7 @@ from harness import Memory
 
 from uare_rt.errors import UsageError
 from uare_rt.kernels import dispatch
-from uare_rt.model.mot import attend, block_causal_mask
+from uare_rt.model.mot import MoTConfig, MoTLayer, Segment, attend, block_causal_mask, rotary
 
 
 def arguments(dim: int = 16, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
@@ -114,3 +114,24 @@ def test_without_triton_the_references_remain() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "Triton is not installed" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["text and image", "windows"])
+def test_a_whole_layer_is_the_same_either_way(kind: str) -> None:
+    layer = MoTLayer(MoTConfig(hidden=24, layers=1, heads=4, kv_heads=2, head_dim=8, mlp=40)).requires_grad_(False)
+    for parameter in layer.parameters():
+        parameter.normal_(std=0.3)
+    if kind == "windows":
+        x, segments, rope = torch.randn(5, 4, 24), [Segment("gen", 4)], rotary(torch.tensor([9]), 8, 1e4)
+        past, mask = tuple(torch.randn(1, 2, 7, 8) for _ in range(2)), (torch.rand(5, 4) > 0.4)[:, None, None, None]
+    else:
+        x, segments = torch.randn(1, 9, 24), [Segment("und", 3), Segment("gen", 5), Segment("und", 1)]
+        rope, mask = rotary(torch.arange(9), 8, 1e4), block_causal_mask([(2, True), (7, False)])
+        past = tuple(torch.randn(1, 2, 6, 8) for _ in range(2))
+    own = layer(x, segments, rope, past, mask)
+    with dispatch.using("triton"):
+        got = layer(x, segments, rope, past, mask)
+    assert last_call("layer")["path"] == "triton"
+    for mine, expected in zip(got, own, strict=True):
+        assert mine.shape == expected.shape
+        assert torch.allclose(mine, expected, atol=1e-5, rtol=1e-5)
