@@ -1,205 +1,277 @@
-// The C interface: checks what comes in, keeps exceptions from getting out, and runs the engine in between.
+#include "session.hpp"
 
-#include <atomic>
-#include <cstdint>
-#include <cstring>
-#include <exception>
-#include <limits>
-#include <new>
-#include <string>
-#include <string_view>
-#include <utility>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
 
-#include "null_engine.hpp"
-#include "uare_rt.h"
+#include "bicubic.hpp"
+#include "colour.hpp"
+#include "failure.hpp"
+#include "frame_layout.hpp"
+#include "tiles.hpp"
+#include "views.hpp"
 
-struct uare_session {
-  std::uint32_t scale = 1;
-  std::atomic_flag busy = ATOMIC_FLAG_INIT;
-};
-
+namespace uare {
 namespace {
 
-class Failure : public std::exception {
- public:
-  Failure(uare_status status, std::string message) : status_(status), message_(std::move(message)) {}
-  [[nodiscard]] uare_status status() const noexcept { return status_; }
-  [[nodiscard]] const char *what() const noexcept override { return message_.c_str(); }
+constexpr float kFollowWeight = 0.3F;  // of a new assessment against what the scene has shown so far
+constexpr std::uint64_t kLatencyMemory = 8;  // frames that the mean latency remembers, about
 
- private:
-  uare_status status_;
-  std::string message_;
-};
-
-struct LastError {
-  uare_status status = UARE_OK;
-  // A fixed buffer: reporting that memory ran out must not ask for memory.
-  char message[512] = "";
-};
-
-thread_local LastError last_error;
-
-uare_status fail(uare_status status, const char *message) noexcept {
-  last_error.status = status;
-  std::strncpy(last_error.message, message, sizeof last_error.message - 1);
-  last_error.message[sizeof last_error.message - 1] = '\0';
-  return status;
-}
-
-template <typename Body>
-uare_status guarded(Body &&body) noexcept {
-  try {
-    body();
-    return UARE_OK;
-  } catch (const Failure &failure) {
-    return fail(failure.status(), failure.what());
-  } catch (const std::bad_alloc &) {
-    return fail(UARE_ERROR_MEMORY, "out of memory");
-  } catch (const std::exception &error) {
-    return fail(UARE_ERROR_INTERNAL, error.what());
-  } catch (...) {
-    return fail(UARE_ERROR_INTERNAL, "unknown exception");
-  }
-}
-
-struct Options {
-  std::string backend;
-  std::uint32_t scale = 1;
-};
-
-std::uint32_t parse_scale(std::string_view value) {
-  if (value == "1") return 1;
-  if (value == "2") return 2;
-  if (value == "4") return 4;
-  throw Failure(UARE_ERROR_ARGUMENT, "option scale is \"" + std::string(value) + "\": give 1, 2 or 4");
-}
-
-Options parse_options(const char *const *options, std::size_t count) {
-  if (options == nullptr && count > 0) {
-    throw Failure(UARE_ERROR_ARGUMENT, "options is NULL but option_count is " + std::to_string(count));
-  }
-  Options parsed;
-  for (std::size_t i = 0; i < count; ++i) {
-    if (options[i] == nullptr) {
-      throw Failure(UARE_ERROR_ARGUMENT, "option " + std::to_string(i) + " is NULL");
-    }
-    const std::string_view option(options[i]);
-    const auto equals = option.find('=');
-    if (equals == std::string_view::npos) {
-      throw Failure(UARE_ERROR_ARGUMENT, "option \"" + std::string(option) + "\" is not of the form key=value");
-    }
-    const auto key = option.substr(0, equals);
-    const auto value = option.substr(equals + 1);
-    if (key == "backend") {
-      parsed.backend = std::string(value);
-    } else if (key == "scale") {
-      parsed.scale = parse_scale(value);
-    } else {
-      throw Failure(UARE_ERROR_ARGUMENT, "unknown option \"" + std::string(key) + "\": known are backend and scale");
+void split_rgba(const uare_frame &frame, const View<std::uint8_t> &target) noexcept {
+  for (std::size_t y = 0; y < frame.height; ++y) {
+    const std::uint8_t *source = row(frame, 0, y);
+    std::uint8_t *out = target.row(y);
+    for (std::size_t x = 0; x < frame.width; ++x) {
+      for (std::size_t c = 0; c < 3; ++c) out[3 * x + c] = source[4 * x + c];
     }
   }
-  return parsed;
 }
 
-void check_frame(const uare_frame *frame, const char *name) {
-  if (frame == nullptr) throw Failure(UARE_ERROR_ARGUMENT, std::string(name) + " is NULL");
-  if (frame->struct_size != sizeof(uare_frame)) {
-    throw Failure(UARE_ERROR_STRUCT_SIZE, std::string(name) + "->struct_size is " +
-                                              std::to_string(frame->struct_size) + ": set it to sizeof(uare_frame), " +
-                                              std::to_string(sizeof(uare_frame)));
+void join_rgba(const View<const std::uint8_t> &picture, const uare_frame &input, const uare_frame &output,
+               std::size_t scale) {
+  std::vector<float> alpha(std::size_t{input.width} * input.height), large;
+  for (std::size_t y = 0; y < input.height; ++y) {
+    const std::uint8_t *source = row(input, 0, y);
+    for (std::size_t x = 0; x < input.width; ++x) alpha[y * input.width + x] = to_unit(source[4 * x + 3]);
   }
-  if (frame->format != UARE_FORMAT_RGB24) {
-    throw Failure(UARE_ERROR_FORMAT, std::string(name) + "->format is " + std::to_string(frame->format) +
-                                         ": only UARE_FORMAT_RGB24 is taken");
-  }
-  if (frame->width == 0 || frame->height == 0) {
-    throw Failure(UARE_ERROR_SHAPE, std::string(name) + " is " + std::to_string(frame->width) + "x" +
-                                        std::to_string(frame->height) + ": it has no pixels");
-  }
-  if (frame->plane[0] == nullptr) throw Failure(UARE_ERROR_ARGUMENT, std::string(name) + "->plane[0] is NULL");
-  const auto row = std::uint64_t{frame->width} * uare::kBytesPerPixel;
-  if (frame->stride[0] < row) {
-    throw Failure(UARE_ERROR_SHAPE, std::string(name) + "->stride[0] is " + std::to_string(frame->stride[0]) +
-                                        " bytes: a row takes " + std::to_string(row));
-  }
-  if (frame->stride[0] > std::numeric_limits<std::size_t>::max() / 2 / frame->height) {
-    throw Failure(UARE_ERROR_SHAPE, std::string(name) + "->stride[0] is " + std::to_string(frame->stride[0]) +
-                                        " bytes: the frame does not fit into memory");
-  }
-}
-
-void check_scaled(const uare_frame &input, const uare_frame &output, std::uint32_t scale) {
-  const auto width = std::uint64_t{input.width} * scale;
-  const auto height = std::uint64_t{input.height} * scale;
-  if (output.width != width || output.height != height) {
-    throw Failure(UARE_ERROR_SHAPE, "output is " + std::to_string(output.width) + "x" + std::to_string(output.height) +
-                                        ": scale " + std::to_string(scale) + " of the input is " +
-                                        std::to_string(width) + "x" + std::to_string(height));
-  }
-}
-
-class Occupied {
- public:
-  explicit Occupied(uare_session &session) : session_(session) {
-    if (session_.busy.test_and_set(std::memory_order_acquire)) {
-      throw Failure(UARE_ERROR_BUSY, "another thread is using this session: open one per thread");
+  if (scale > 1) enlarge(alpha.data(), input.width, input.height, scale, large);
+  const std::vector<float> &values = scale > 1 ? large : alpha;
+  for (std::size_t y = 0; y < output.height; ++y) {
+    const std::uint8_t *source = picture.row(y);
+    std::uint8_t *out = writable_row(output, 0, y);
+    for (std::size_t x = 0; x < output.width; ++x) {
+      for (std::size_t c = 0; c < 3; ++c) out[4 * x + c] = source[3 * x + c];
+      out[4 * x + 3] = from_unit<std::uint8_t>(values[y * output.width + x]);
     }
   }
-  ~Occupied() { session_.busy.clear(std::memory_order_release); }
-  Occupied(const Occupied &) = delete;
-  Occupied &operator=(const Occupied &) = delete;
+}
 
- private:
-  uare_session &session_;
-};
+View<const std::uint8_t> in_8_bits(const View<const std::uint8_t> &picture, std::vector<std::uint8_t> &) noexcept {
+  return picture;
+}
+
+View<const std::uint8_t> in_8_bits(const View<const std::uint16_t> &picture, std::vector<std::uint8_t> &reduced) {
+  const std::size_t samples = picture.width * 3;
+  reduced.resize(samples * picture.height);
+  for (std::size_t y = 0; y < picture.height; ++y) {
+    const std::uint16_t *source = picture.row(y);
+    std::uint8_t *out = reduced.data() + y * samples;
+    for (std::size_t i = 0; i < samples; ++i) out[i] = from_unit<std::uint8_t>(to_unit(source[i]));
+  }
+  return {reduced.data(), picture.width, picture.height, samples};
+}
 
 }  // namespace
 
-extern "C" {
+template <>
+Session::Buffers<std::uint8_t> &Session::buffers() noexcept {
+  return small_;
+}
+template <>
+Session::Buffers<std::uint16_t> &Session::buffers() noexcept {
+  return deep_;
+}
 
-std::uint32_t uare_abi_version(void) { return UARE_ABI_VERSION; }
+Session::Session(const char *path, const Options &options) : options_(options), views_(kViewFloats) {
+  const EngineEntry *entry = find_engine(options_.backend);
+  if (entry == nullptr) {
+    bundle_.name = "null";
+    return;
+  }
+  if (path == nullptr) {
+    throw Failure(UARE_ERROR_ARGUMENT, "bundle is NULL: name a directory NAME.uare, or take backend=null");
+  }
+  bundle_ = open_bundle(path);
+  engine_name_ = entry->name;
+  if (std::find(bundle_.scales.begin(), bundle_.scales.end(), options_.scale) == bundle_.scales.end()) {
+    throw Failure(UARE_ERROR_ARGUMENT,
+                  "option scale is " + std::to_string(options_.scale) + ": " + bundle_.name + " does not offer it");
+  }
+  if (options_.tile > 0 && options_.tile < smallest_tile(bundle_.tiling)) {
+    throw Failure(UARE_ERROR_ARGUMENT, "option tile is " + std::to_string(options_.tile) + ": " + bundle_.name +
+                                           " needs at least " + std::to_string(smallest_tile(bundle_.tiling)) + " px");
+  }
+  engine_ = entry->make(bundle_, options_);
+}
 
-const char *uare_version(void) { return UARE_RT_VERSION; }
+void Session::query(uare_info &info) const noexcept {
+  info.scale = options_.scale;
+  info.formats = kFormats;
+  info.multiple = engine_ == nullptr ? 1 : static_cast<std::uint32_t>(bundle_.tiling.multiple);
+  info.engine = engine_name_.c_str();
+  info.model = bundle_.name.c_str();
+  info.frames = frames_;
+  info.restored = restored_;
+  info.assessed = assessed_;
+  info.scenes = scenes_;
+  info.latency_ns = latency_;
+  info.latency_max_ns = latency_max_;
+}
 
-uare_status uare_open(const char * /*bundle*/, const char *const *options, std::size_t option_count,
-                      uare_session **session) {
-  if (session != nullptr) *session = nullptr;
-  return guarded([&] {
-    if (session == nullptr) throw Failure(UARE_ERROR_ARGUMENT, "session is NULL");
-    const Options parsed = parse_options(options, option_count);
-    if (parsed.backend.empty()) {
-      throw Failure(UARE_ERROR_BACKEND, "no backend was named: this library has only the null engine, backend=null");
+void Session::process(const uare_frame &input, const uare_frame &output, void *stream) {
+  if (engine_ == nullptr) {
+    if (stream != nullptr) {
+      throw Failure(UARE_ERROR_ARGUMENT, "cuda_stream is not NULL: the null engine has no CUDA");
     }
-    if (parsed.backend != "null") {
-      throw Failure(UARE_ERROR_BACKEND,
-                    "backend \"" + parsed.backend + "\" is not built into this library: it has backend=null");
+    repeat_samples(input, output, options_.scale);
+  } else {
+    engine_->use_stream(stream);
+    layout_of(input.format)->deep ? process_as<std::uint16_t>(input, output) : process_as<std::uint8_t>(input, output);
+  }
+  ++frames_;
+}
+
+void Session::assess(const uare_frame &input, uare_assessment *assessment) {
+  static_cast<void>(look(input));
+  fill(assessment);
+}
+
+void Session::update_context(const uare_frame &input, float weight, uare_assessment *assessment) {
+  Context seen = look(input);
+  if (context_.empty()) {
+    context_ = std::move(seen);
+  } else {
+    context_.blend(seen, weight);
+  }
+  followed_score_ = verdict_.score;
+  if (assessment != nullptr) fill(assessment);
+}
+
+void Session::control_context(uare_context_action action) {
+  switch (action) {
+    case UARE_CONTEXT_FOLLOW:
+      frozen_ = false;
+      return;
+    case UARE_CONTEXT_FREEZE:
+      frozen_ = true;
+      return;
+    case UARE_CONTEXT_RESET:
+      context_ = {};
+      cuts_.reset();
+      since_ = 0;
+      return;
+    default:
+      throw Failure(UARE_ERROR_ARGUMENT, "action is " + std::to_string(action) + ": give UARE_CONTEXT_FOLLOW, " +
+                                             "UARE_CONTEXT_FREEZE or UARE_CONTEXT_RESET");
+  }
+}
+
+template <typename Sample>
+View<const Sample> Session::picture_of(const uare_frame &frame) {
+  if constexpr (sizeof(Sample) == 1) {
+    if (frame.format == UARE_FORMAT_RGB24) return {row(frame, 0, 0), frame.width, frame.height, frame.stride[0]};
+  }
+  const View<Sample> picture = buffers<Sample>().input.take(frame.width, frame.height);
+  if constexpr (sizeof(Sample) == 1) {
+    if (frame.format == UARE_FORMAT_RGBA) {
+      split_rgba(frame, picture);
+      return picture;
     }
-    auto *opened = new uare_session;
-    opened->scale = parsed.scale;
-    *session = opened;
-  });
+  }
+  yuv_to_rgb(frame, picture);
+  return picture;
 }
 
-uare_status uare_process(uare_session *session, const uare_frame *input, const uare_frame *output) {
-  return guarded([&] {
-    if (session == nullptr) throw Failure(UARE_ERROR_ARGUMENT, "session is NULL");
-    const Occupied occupied(*session);
-    check_frame(input, "input");
-    check_frame(output, "output");
-    check_scaled(*input, *output, session->scale);
-    uare::repeat_pixels(*input, *output, session->scale);
-  });
+template <typename Sample>
+void Session::process_as(const uare_frame &input, const uare_frame &output) {
+  float strength = options_.strength;
+  const bool same_size = options_.scale == 1;
+  if (strength == 0 && same_size) return copy_planes(input, output);
+  const auto began = std::chrono::steady_clock::now();
+  const View<const Sample> picture = picture_of<Sample>(input);
+  if (strength > 0) {
+    follow(picture);
+    if (options_.skip_above && followed_score_ >= *options_.skip_above) strength = 0;
+    if (strength == 0 && same_size) return copy_planes(input, output);
+  }
+  View<Sample> target{};
+  if constexpr (sizeof(Sample) == 1) {
+    if (output.format == UARE_FORMAT_RGB24) {
+      target = {writable_row(output, 0, 0), output.width, output.height, output.stride[0]};
+    }
+  }
+  if (target.pixels == nullptr) target = buffers<Sample>().output.take(output.width, output.height);
+  const std::size_t bytes = picture.width * picture.height * 3 * sizeof(Sample);
+  const Restoration how{options_.scale, strength, &context_, sides(picture.height, picture.width, bytes)};
+  restore_picture(picture, target, how, bundle_.tiling, engine_.get());
+  if constexpr (sizeof(Sample) == 1) {
+    if (output.format == UARE_FORMAT_RGBA) join_rgba(target, input, output, options_.scale);
+  }
+  if (layout_of(output.format)->yuv) rgb_to_yuv(target, output);
+  if (strength > 0) {
+    ++restored_;
+    const auto spent = std::chrono::steady_clock::now() - began;
+    count_latency(static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count()));
+  }
 }
 
-uare_status uare_last_error(uare_error *error) {
-  // Refusals here leave the last error alone: it is what the caller is asking about.
-  if (error == nullptr) return UARE_ERROR_ARGUMENT;
-  if (error->struct_size != sizeof(uare_error)) return UARE_ERROR_STRUCT_SIZE;
-  error->status = last_error.status;
-  error->message = last_error.message;
-  return UARE_OK;
+template <typename Sample>
+void Session::follow(const View<const Sample> &picture) {
+  if (frozen_ && !context_.empty()) return;
+  const bool cut = cuts_.is_cut(picture);
+  ++since_;
+  const bool due = options_.assess_interval > 0 && since_ >= options_.assess_interval;
+  if (!cut && !due && !context_.empty()) return;
+  since_ = 0;
+  Context seen = look(picture);
+  followed_score_ = verdict_.score;
+  if (cut || context_.empty()) {
+    ++scenes_;
+    context_ = std::move(seen);
+  } else {
+    context_.blend(seen, kFollowWeight);
+  }
 }
 
-void uare_close(uare_session *session) { delete session; }
+template <typename Sample>
+Context Session::look(const View<const Sample> &picture) {
+  extract_views(in_8_bits(picture, reduced_), views_.data());
+  float logits[kSlots * kLevels] = {};
+  Context context = engine_->assess(views_.data(), logits);
+  if (!std::all_of(std::begin(logits), std::end(logits), [](float value) { return std::isfinite(value); })) {
+    throw Failure(UARE_ERROR_BACKEND, "the assess graph gave NaN or infinity; check the bundle's weights with: "
+                                      "uare-rt inspect NAME.uare");
+  }
+  verdict_ = read_verdict(logits);
+  ++assessed_;
+  return context;
+}
 
-}  // extern "C"
+Context Session::look(const uare_frame &frame) {
+  if (engine_ != nullptr) {
+    return layout_of(frame.format)->deep ? look(picture_of<std::uint16_t>(frame))
+                                         : look(picture_of<std::uint8_t>(frame));
+  }
+  const float undecided[kSlots * kLevels] = {};
+  verdict_ = read_verdict(undecided);
+  ++assessed_;
+  return {};
+}
+
+void Session::fill(uare_assessment *assessment) const noexcept {
+  assessment->score = verdict_.score;
+  assessment->noise = verdict_.severity[0];
+  assessment->blur = verdict_.severity[1];
+  assessment->compression = verdict_.severity[2];
+  assessment->low_resolution = verdict_.severity[3];
+  assessment->low_light = verdict_.severity[4];
+  assessment->haze = verdict_.severity[5];
+  assessment->description = verdict_.description.c_str();
+}
+
+std::pair<std::size_t, std::size_t> Session::sides(std::size_t height, std::size_t width, std::size_t bytes) {
+  if (options_.tile > 0) return {options_.tile, options_.tile};
+  // Planned once for a size: a stream must not change its tiles with the memory of the moment.
+  if (plan_.height != height || plan_.width != width) {
+    const double pixels = tile_budget(bytes, options_.scale, available_memory(), bundle_.tiling);
+    plan_ = {height, width, choose_sides(height, width, pixels, bundle_.tiling)};
+  }
+  return plan_.sides;
+}
+
+void Session::count_latency(std::uint64_t nanoseconds) noexcept {
+  latency_ = latency_ == 0 ? nanoseconds : (latency_ * (kLatencyMemory - 1) + nanoseconds) / kLatencyMemory;
+  latency_max_ = std::max(latency_max_, nanoseconds);
+}
+
+}  // namespace uare
