@@ -13,6 +13,9 @@ from torch import nn
 
 from uare_rt.errors import InputError
 from uare_rt.model.layout import read_config
+from uare_rt.model.memory import PLAIN, MemoryOptions, Sizes, check_loading, free_memory
+from uare_rt.model.quantised import QuantisedLinear, quantise_experts
+from uare_rt.model.residency import ComponentLoader
 from uare_rt.model.tokens import TOKENIZER_FILES, TextTokenizer
 from uare_rt.model.unified import UnifiedModel
 
@@ -23,9 +26,8 @@ if TYPE_CHECKING:
 
     from uare_rt.model.presets.uare_7b import UnifiedConfig
 
-__all__ = ["COMPONENTS", "Checkpoint", "expected_shapes", "load_unified"]
+__all__ = ["Checkpoint", "expected_shapes", "load_unified"]
 
-COMPONENTS = ("language", "vision", "latents", "codec")
 _TABLES = ("latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _LISTED = 20
@@ -192,22 +194,31 @@ class Checkpoint:
                 f"{self.config.vocabulary} rows; they do not belong together"
             )
 
-    def fill(self, model: UnifiedModel, component: str, dtype: torch.dtype, device: str = "cpu") -> None:
-        """Read one component's weights into a model, tensor by tensor, straight into a type.
+    def tensor(self, name: str) -> Tensor:
+        """A parameter by its name in `UnifiedModel`, as it is stored: a view of the mapped file."""
+        source = self._codec if name.startswith("codec.") else self._weights
+        return source.get(stored_name(name))
+
+    def fill(self, model: UnifiedModel, path: str, dtype: torch.dtype, device: str = "cpu") -> None:
+        """Read the weights of a part of a model, tensor by tensor, straight into their type.
 
         Args:
             model: made for `config`, its parameters on the meta device or anywhere.
-            component: one of `COMPONENTS`.
-            dtype: of the weights; where the file has the same, CPU weights stay views of the mapped file.
+            path: of the part, for example ``vision`` or ``language.mot.layers.3``.
+            dtype: of the weights; where the file has the same, CPU weights stay views of the mapped file. A
+                `QuantisedLinear` is read in it and quantised.
             device: where to.
         """
-        source = self._codec if component == "codec" else self._weights
-        for path, module in model.get_submodule(component).named_modules(prefix=component):
-            for leaf in [name for name, _ in module.named_parameters(recurse=False)]:
-                value = source.get(stored_name(f"{path}.{leaf}")).to(device, dtype)
+        for name, module in model.get_submodule(path).named_modules(prefix=path):
+            leaves = [leaf for leaf, _ in module.named_parameters(recurse=False)]
+            quantised = isinstance(module, QuantisedLinear)
+            if quantised:
+                leaves.remove("scale")
+            read = {leaf: self.tensor(f"{name}.{leaf}").to(device, dtype) for leaf in leaves}
+            if quantised:
+                read = dict(QuantisedLinear(read["weight"], read.get("bias"), module.kind).named_parameters())
+            for leaf, value in read.items():
                 setattr(module, leaf, nn.Parameter(value, requires_grad=False))
-            for leaf, table in list(module.named_buffers(recurse=False)):
-                setattr(module, leaf, table.to(device))
 
 
 def load_unified(
@@ -216,6 +227,7 @@ def load_unified(
     dtype: torch.dtype = torch.float32,
     codec_dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    memory: MemoryOptions = PLAIN,
 ) -> tuple[UnifiedModel, TextTokenizer | None]:
     """Load a whole checkpoint.
 
@@ -224,16 +236,29 @@ def load_unified(
         dtype: of everything but the autoencoder.
         codec_dtype: of the autoencoder, which the reference keeps in float32.
         device: where to.
+        memory: what is stored how, and what is loaded when.
 
     Returns:
         The model in eval mode, and the checkpoint's tokenizer or None.
 
     Raises:
         InputError: see `Checkpoint`.
+        BackendError: the device does not have the memory; the message says how much is needed and what reduces it.
     """
     checkpoint = Checkpoint(directory)
+    sizes = Sizes(dtype.itemsize, codec_dtype.itemsize)
+    check_loading(checkpoint.config, memory, sizes, free_memory(device), str(directory))
     with torch.device("meta"):
         model = UnifiedModel(checkpoint.config)
-    for component in COMPONENTS:
-        checkpoint.fill(model, component, codec_dtype if component == "codec" else dtype, device)
+        if memory.weights != "same":
+            quantise_experts(model, memory.weights)
+
+    def fill(path: str) -> None:
+        checkpoint.fill(model, path, codec_dtype if path.startswith("codec") else dtype, device)
+
+    for module in model.modules():
+        for leaf, table in list(module.named_buffers(recurse=False)):
+            setattr(module, leaf, table.to(device))
+    ComponentLoader(model, fill, memory)
+    model.cache_type, model.codec.tile = memory.cache, memory.tile
     return model.eval(), checkpoint.tokenizer

@@ -13,7 +13,19 @@ if TYPE_CHECKING:
 
     from uare_rt.model.presets.uare_7b import CodecConfig, UnifiedConfig, VisionConfig
 
-__all__ = ["WEIGHT_BYTES", "Weights", "Work", "codec_flops", "decoder", "kv_bytes", "parameters", "vision"]
+__all__ = [
+    "WEIGHT_BYTES",
+    "Weights",
+    "Work",
+    "codec_bytes",
+    "codec_flops",
+    "codec_parameters",
+    "decoder",
+    "kv_bytes",
+    "parameters",
+    "pass_bytes",
+    "vision",
+]
 
 Weights = Literal["bf16", "int8", "int4"]
 # int4 has one 16-bit scale per group of 128.
@@ -52,6 +64,7 @@ def parameters(config: UnifiedConfig) -> dict[str, int]:
     latents = mot.hidden * (257 + mot.hidden + 1 + config.latent_width + 1) + config.latent_width * (mot.hidden + 1)
     return {
         "expert": expert * mot.layers,
+        "expert_mlp": 3 * mot.hidden * mot.mlp * mot.layers,
         "vocabulary": config.vocabulary * mot.hidden,
         "vision": seen.layers * (layer + 4 * seen.hidden) + edge + connector,
         "latents": latents,
@@ -100,6 +113,53 @@ def vision(config: UnifiedConfig, tokens: int) -> Work:
     ends = 3 * seen.patch**2 * seen.hidden + config.mot.hidden * (seen.hidden + config.mot.hidden)
     attention = 4.0 * tokens**2 * seen.hidden * seen.layers
     return Work(2.0 * tokens * (seen.layers * layer + ends), attention, parameters(config)["vision"] * 2.0)
+
+
+def codec_parameters(config: CodecConfig) -> tuple[int, int]:
+    """Weights of the autoencoder's encoder and decoder."""
+    widths = [config.channels * m for m in config.multipliers]
+
+    def conv(inside: int, outside: int, taps: int = 9) -> int:
+        return taps * inside * outside + outside
+
+    def residuals(inside: int, outside: int, count: int) -> int:
+        total = 0
+        for first in [inside, *[outside] * (count - 1)]:
+            shortcut = conv(first, outside, 1) if first != outside else 0
+            total += 2 * first + conv(first, outside) + 2 * outside + conv(outside, outside) + shortcut
+        return total
+
+    last = widths[-1]
+    middle = residuals(last, last, 2) + 2 * last + 4 * conv(last, last, 1)
+    encode = conv(config.picture_channels, widths[0]) + middle + 2 * last + conv(last, 2 * config.latent_channels)
+    decode = conv(config.latent_channels, last) + middle + 2 * widths[0] + conv(widths[0], config.picture_channels)
+    for level, (inside, outside) in enumerate(zip([widths[0], *widths], widths, strict=False)):
+        encode += residuals(inside, outside, config.blocks)
+        encode += conv(outside, outside) if level < len(widths) - 1 else 0
+    for level, (inside, outside) in enumerate(zip([*widths[1:], last], widths, strict=True)):
+        decode += residuals(inside, outside, config.blocks + 1)
+        decode += conv(outside, outside) if level else 0
+    return encode, decode
+
+
+def codec_bytes(config: CodecConfig, width: int, height: int, tile: int | None = None) -> tuple[float, float]:
+    """Elements that encoding and decoding an image of so many pixels hold at most; multiply by their size.
+
+    The peak lies in the outermost residual blocks: the input, its normalised and its activated copy, and what the
+    first convolution made of it.
+    """
+    widths = [config.channels * m for m in config.multipliers]
+    inward = [*widths[1:], widths[-1]]
+    pixels = width * height
+    sizes = [pixels / 4**level for level in range(len(widths))]
+    whole = 0.0
+    if tile:
+        # The two finest levels see a tile; their input and output are kept whole.
+        sizes[:2] = [min(size, tile**2 / 4**level) for level, size in enumerate(sizes[:2])]
+        whole = pixels * (config.picture_channels + inward[min(1, len(widths) - 1)] / 16)
+    encode = max(4 * w * size for w, size in zip(widths, sizes, strict=True))
+    decode = max(max(3 * i, i + 4 * w) * size for i, w, size in zip(inward, widths, sizes, strict=True))
+    return encode + whole, decode + whole
 
 
 def codec_flops(config: CodecConfig, width: int, height: int) -> tuple[float, float]:

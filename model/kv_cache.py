@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 
-from uare_rt.errors import UsageError
 from uare_rt.model.mot import KVCache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CACHE_TYPES", "CacheType", "Int8KVCache", "stored"]
+    from uare_rt.model.memory import CacheType
 
-CacheType = Literal["same", "fp16", "int8"]
-CACHE_TYPES: tuple[CacheType, ...] = get_args(CacheType)
+__all__ = ["Int8KVCache", "stored"]
+
 _LARGEST = 127
 
 
@@ -78,17 +77,7 @@ class Int8KVCache:
 
 
 def stored(cache: KVCache, kind: CacheType) -> KVCache | Int8KVCache:
-    """A cache as it is kept between passes.
-
-    Args:
-        cache: as computed.
-        kind: ``same`` keeps it, ``fp16`` and ``int8`` convert it.
-
-    Raises:
-        UsageError: another kind.
-    """
-    if kind not in CACHE_TYPES:
-        raise UsageError(f"the cache type is {kind!r}, but must be one of {', '.join(CACHE_TYPES)}")
+    """A cache as it is kept between passes: ``same`` keeps it, ``fp16`` and ``int8`` convert it."""
     if kind == "int8":
         return Int8KVCache.of(cache)
     return cache if kind == "same" else KVCache(cache.k.half(), cache.v.half())

@@ -242,7 +242,13 @@ class ExpertLayer(nn.Module):
 
 
 class MoTLayer(nn.Module):
-    """One layer: routed projections, shared attention, routed SwiGLU."""
+    """One layer: routed projections, shared attention, routed SwiGLU.
+
+    Attributes:
+        fusable: whether the weights are tensors that a fused kernel can take, neither quantised nor loaded at call.
+    """
+
+    fusable = True
 
     def __init__(self, config: MoTConfig) -> None:
         super().__init__()
@@ -277,9 +283,10 @@ class MoTLayer(nn.Module):
         Returns:
             The new stream, and the keys and values of the T tokens, [B, kv_heads, T, d].
         """
-        fused = dispatch.layer(self, x, segments, rope, past, mask)
-        if fused is not None:
-            return fused
+        if self.fusable and not isinstance(past, list):
+            fused = dispatch.layer(self, x, segments, rope, past, mask)
+            if fused is not None:
+                return fused
         projected = [
             getattr(self, s.expert).project(part)
             for s, part in zip(segments, x.split([s.length for s in segments], dim=1), strict=True)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from uare_rt.errors import InputError, UsageError
-from uare_rt.model.kv_cache import CacheType, Int8KVCache, stored
+from uare_rt.model.costs import kv_bytes, pass_bytes
+from uare_rt.model.kv_cache import Int8KVCache, stored
+from uare_rt.model.memory import require
 from uare_rt.model.mot import KVCache, MoT, Segment, block_causal_mask
 from uare_rt.model.patches import patchify, unpatchify
 from uare_rt.model.siglip import VisionEncoder
@@ -24,6 +26,7 @@ from uare_rt.model.vae import Autoencoder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uare_rt.model.memory import CacheType
     from uare_rt.model.presets.uare_7b import UnifiedConfig
 
 __all__ = ["EMPTY", "Block", "Context", "LanguageModel", "LatentTokens", "TimeEmbedder", "UnifiedModel"]
@@ -248,6 +251,10 @@ class UnifiedModel(nn.Module):
         segments = _merged([segment for block in blocks for segment in block.segments])
         places = torch.tensor(positions, device=x.device)
         mask = None if mask is None else mask.to(x.device)
+        # The new tokens' keys and values exist twice while they are stacked.
+        new = 2 * kv_bytes(self.config, len(positions)) * x.element_size() // 2
+        need = pass_bytes(self.config, len(positions), x.element_size()) + new
+        require(f"reading {len(positions)} tokens", need, x.device, "use a smaller picture or a shorter text")
         hidden, cache = self.language.mot(x, segments, places, context.cache, mask)
         return hidden[0], cache
 
@@ -315,6 +322,8 @@ class UnifiedModel(nn.Module):
         positions = [self._positions(context.position, [block])[0] for context in contexts]
         x = block.embeddings.expand(len(contexts), -1, -1)
         places = torch.tensor(positions, device=x.device)
+        need = pass_bytes(self.config, len(contexts) * block.length, x.element_size())
+        require(f"evaluating {block.length} tokens", need, x.device, "use a smaller picture, or do not batch branches")
         caches = [context.cache for context in contexts]
         for stream, _, _ in self.language.mot.streams(x, block.segments, places, caches):
             x = stream

@@ -1,24 +1,59 @@
-"""The image autoencoder of ``uare-7b`` (that of FLUX). Module names are those of its weight file."""
+"""The image autoencoder of ``uare-7b`` (that of FLUX). Module names are those of its weight file.
+
+The outer part of either half, its two finest levels, can run in tiles; the rest always runs whole.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uare_rt.errors import UsageError
+from uare_rt.model.costs import codec_bytes
+from uare_rt.model.memory import require
+from uare_rt.model.vae_tiling import RAMP, GroupNorm, in_tiles, spans
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from uare_rt.model.presets.uare_7b import CodecConfig
 
 __all__ = ["Autoencoder", "Decoder", "Encoder"]
 
 _GROUPS = 32
 _EPS = 1e-6
+_OUTER = 2  # finest levels, where nearly all of the memory goes
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(_GROUPS, channels, eps=_EPS)
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(_GROUPS, channels, eps=_EPS)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """How the outer part of a half is cut: pixels a tile may hold, pixels per cell, cells it reaches beyond its own.
+
+    A cell is an element of the features between the outer part and the rest.
+    """
+
+    tile: int
+    cell: int
+    reach: int
+
+    def run(self, outer: Callable[[Tensor], Tensor], parts: nn.Module, x: Tensor, cells: tuple[int, int]) -> Tensor:
+        """``outer``, whose norms are those of ``parts``, over x, which has so many cells down and across."""
+        least = (2 * self.reach + RAMP + 1) * self.cell
+        if self.tile < least:
+            raise UsageError(
+                f"tiles of {self.tile} px are smaller than what their convolutions read; give at least {least}"
+            )
+        norms = [module for module in parts.modules() if isinstance(module, GroupNorm)]
+        rows, columns = (spans(along, self.tile // self.cell, self.reach) for along in cells)
+        return in_tiles(outer, norms, x, (rows, columns))
 
 
 class _Residual(nn.Module):
@@ -101,6 +136,12 @@ class Encoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         widths = [config.channels * m for m in config.multipliers]
+        self.tiled = min(_OUTER, len(widths) - 1)
+        # Pixels that a cell depends on to either side, from the inside out.
+        pixels = 0
+        for _ in range(self.tiled):
+            pixels = 2 * pixels + 2 + 2 * config.blocks
+        self.reach = -(-(pixels + 1) // 2**self.tiled)
         self.conv_in = nn.Conv2d(config.picture_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         for index, (inside, outside) in enumerate(zip([config.channels, *widths], widths, strict=False)):
@@ -112,13 +153,39 @@ class Encoder(nn.Module):
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> [N, 2 z, H / stride, W / stride], means before log variances."""
-        x = self.conv_in(image)
-        for index, level in enumerate(self.down):
-            x = level(x)
+    def _levels(self, x: Tensor, first: int, stop: int) -> Tensor:
+        for index in range(first, stop):
+            x = self.down[index](x)
             if index < len(self.down) - 1:
-                x = level.downsample(x)
+                x = self.down[index].downsample(x)
+        return x
+
+    def outer(self, image: Tensor) -> Tensor:
+        """[N, 3, H, W] -> features between the outer levels and the rest."""
+        return self._levels(self.conv_in(image), 0, self.tiled)
+
+    def forward(self, image: Tensor, tile: int | None = None) -> Tensor:
+        """Encode.
+
+        Args:
+            image: [N, 3, H, W] in [-1, 1].
+            tile: pixels along the side of a tile that the outer part may read at once; None takes the whole image.
+
+        Returns:
+            [N, 2 z, H / stride, W / stride], means before log variances.
+
+        Raises:
+            UsageError: the tile is smaller than what its convolutions read.
+        """
+        image = image.to(self.conv_in.weight)
+        height, width = image.shape[2:]
+        if tile is None or max(height, width) <= tile:
+            x = self.outer(image)
+        else:
+            cell = 2**self.tiled
+            tiles = _Tiles(tile, cell, self.reach)
+            x = tiles.run(self.outer, self.down[: self.tiled], image, (height // cell, width // cell))
+        x = self._levels(x, self.tiled, len(self.down))
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
@@ -128,6 +195,11 @@ class Decoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         widths = [config.channels * m for m in config.multipliers]
+        self.tiled = min(_OUTER, len(widths) - 1)
+        # Cells that a pixel depends on to either side, from the outside in.
+        self.reach = 1
+        for _ in range(self.tiled):
+            self.reach = -(-(self.reach + 2 * (config.blocks + 1) + 1) // 2)
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
         self.mid = _Middle(widths[-1])
         self.up = nn.ModuleList()
@@ -139,19 +211,50 @@ class Decoder(nn.Module):
         self.norm_out = _norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.picture_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, z, h, w] -> [N, 3, stride h, stride w], not clamped."""
-        x = self.mid(self.conv_in(x))
-        for index in reversed(range(len(self.up))):
-            level = self.up[index]
-            x = level(x)
-            if index:
-                x = level.upsample(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+    def _levels(self, x: Tensor, first: int, stop: int) -> Tensor:
+        """Levels from ``first`` down to ``stop``, each with the enlargement before it."""
+        for index in range(first, stop - 1, -1):
+            if index < len(self.up) - 1:
+                x = self.up[index + 1].upsample(x)
+            x = self.up[index](x)
+        return x
+
+    def outer(self, x: Tensor) -> Tensor:
+        """Features between the outer levels and the rest -> [N, 3, H, W]."""
+        return self.conv_out(F.silu(self.norm_out(self._levels(x, self.tiled - 1, 0))))
+
+    def forward(self, x: Tensor, tile: int | None = None) -> Tensor:
+        """Decode.
+
+        Args:
+            x: [N, z, h, w].
+            tile: pixels along the side of a tile that the outer part may make at once; None makes the whole image.
+
+        Returns:
+            [N, 3, stride h, stride w], not clamped.
+
+        Raises:
+            UsageError: the tile is smaller than what its convolutions read.
+        """
+        x = self.mid(self.conv_in(x.to(self.conv_in.weight)))
+        x = self._levels(x, len(self.up) - 1, self.tiled)
+        height, width = x.shape[2:]
+        cell = 2**self.tiled
+        if tile is None or max(height, width) * cell <= tile:
+            return self.outer(x)
+        parts = nn.ModuleList([*self.up[: self.tiled], self.norm_out])
+        return _Tiles(tile, cell, self.reach).run(self.outer, parts, x, (height, width))
 
 
 class Autoencoder(nn.Module):
-    """Image <-> latent, ``latent = scale * (posterior - shift)``."""
+    """Image <-> latent, ``latent = scale * (posterior - shift)``.
+
+    Attributes:
+        config: dimensions.
+        tile: pixels along the side of what the outer parts work on at once; None takes the whole picture.
+    """
+
+    tile: int | None = None
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -168,13 +271,27 @@ class Autoencoder(nn.Module):
 
         Returns:
             float [z, H / stride, W / stride].
+
+        Raises:
+            BackendError: the device does not have the memory.
+            UsageError: the tile is smaller than what its convolutions read.
         """
-        mean, log_variance = self.encoder(image[None].to(self.encoder.conv_in.weight))[0].chunk(2)
+        self._require("encoding", image.shape[1:], image.device)
+        mean, log_variance = self.encoder(image[None], self.tile)[0].chunk(2)
         if eps is not None:
             mean = mean + torch.exp(log_variance / 2) * eps.to(mean)
         return self.config.scale * (mean - self.config.shift)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latent [z, h, w] -> image [3, stride h, stride w], about [-1, 1], not clamped."""
-        x = latent.to(self.decoder.conv_in.weight) / self.config.scale + self.config.shift
-        return self.decoder(x[None])[0]
+        """Latent [z, h, w] -> image [3, stride h, stride w], about [-1, 1], not clamped; errors as for `encode`."""
+        x = latent / self.config.scale + self.config.shift
+        height, width = (side * self.config.stride for side in latent.shape[1:])
+        self._require("decoding", (height, width), latent.device)
+        return self.decoder(x[None], self.tile)[0]
+
+    def _require(self, what: str, size: Sequence[int], device: torch.device) -> None:
+        height, width = size
+        element = self.decoder.conv_in.weight.element_size()
+        need = codec_bytes(self.config, width, height, self.tile)[what == "decoding"] * element
+        way_out = f"give a smaller tile than {self.tile} px" if self.tile else "set tile, for example to 512"
+        require(f"{what} a picture of {width}x{height} px", need, device, way_out)

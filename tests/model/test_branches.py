@@ -10,11 +10,10 @@ from mot_reference import relative_rms
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uare_rt.errors import UsageError
 from uare_rt.model.checkpoint import load_unified
 from uare_rt.model.costs import kv_bytes
 from uare_rt.model.flow import Flow, Guidance
-from uare_rt.model.kv_cache import Int8KVCache, stored
+from uare_rt.model.kv_cache import Int8KVCache
 from uare_rt.model.mot import KVCache
 from uare_rt.model.sampling import Branches, read_branches, sample
 from uare_rt.model.unified import EMPTY, Block, UnifiedModel
@@ -140,8 +139,3 @@ def test_text_is_decoded_from_a_smaller_cache_too(model: UnifiedModel, inputs: d
     context, _ = model.extend(model.extend(EMPTY, [text])[0], [text])
     assert context.tokens == exact.tokens
     assert relative_rms(context.cache.layer(1)[0], exact.cache.layer(1)[0]) < 2e-2
-
-
-def test_an_unknown_cache_type_is_refused() -> None:
-    with pytest.raises(UsageError, match="the cache type is 'int2', but must be one of same, fp16, int8"):
-        stored(KVCache(torch.zeros(1, 1, 1, 1, 2), torch.zeros(1, 1, 1, 1, 2)), "int2")
