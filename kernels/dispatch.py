@@ -35,7 +35,10 @@ __all__ = ["OPERATORS", "SETTING", "Choice", "attention", "call", "choose", "lay
 SETTING = "UARE_KERNELS"
 _WAYS = ("auto", "reference", "triton")
 _LOG = logging.getLogger(__name__)
-OPERATORS = ("attention", "qk_rope", "routed_norm", "swiglu", "window_attention")
+OPERATORS = (
+    "attention", "changes", "emit", "flow_step", "gemm", "gemm_w8a8", "ingest", "modulated_conv", "modulation", "qk_rope",
+    "routed_norm", "swiglu", "window_attention",
+)  # fmt: skip
 
 _forced: list[str] = []
 _taken: Counter[tuple[str, str, str]] = Counter()
