@@ -30,14 +30,26 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["OPERATORS", "SETTING", "Choice", "attention", "call", "choose", "layer", "report", "using"]
+__all__ = [
+    "OPERATORS",
+    "SETTING",
+    "Choice",
+    "attention",
+    "call",
+    "choose",
+    "guided_step",
+    "layer",
+    "linear",
+    "report",
+    "using",
+]
 
 SETTING = "UARE_KERNELS"
 _WAYS = ("auto", "reference", "triton")
 _LOG = logging.getLogger(__name__)
 OPERATORS = (
-    "attention", "changes", "emit", "flow_step", "gemm", "gemm_w8a8", "ingest", "modulated_conv", "modulation", "qk_rope",
-    "routed_norm", "swiglu", "window_attention",
+    "attention", "changes", "emit", "flow_step", "gemm", "gemm_w8a8", "ingest", "modulated_conv", "modulation",
+    "qk_rope", "routed_norm", "swiglu", "window_attention",
 )  # fmt: skip
 
 _forced: list[str] = []
@@ -221,6 +233,59 @@ def layer(
     runs = runs_of([(segment.expert, segment.length) for segment in segments])
     target = way.choice.target
     return fused.forward(module, x, runs, rope, way.past, ranges=way.ranges, valid=way.valid, target=target)
+
+
+def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor | None:
+    """A quantised linear layer; arguments as for `uare_rt.kernels.gemm.run`.
+
+    Returns:
+        [..., N], or None where the caller's own code is to run.
+
+    Raises:
+        BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
+    """
+    if x.device.type == "cpu" and _setting() != "triton":
+        return None
+    problem = None if x.dtype in FLOATS else f"{x.dtype} tensors"
+    choice = _decide("gemm", [x, weight, scale, *([] if bias is None else [bias])], problem)
+    if choice.path == "reference":
+        return None
+    from uare_rt.kernels import gemm
+
+    return gemm.run(x, weight, scale, bias, target=choice.target)
+
+
+def guided_step(
+    x: Tensor, main: Tensor, text_free: Tensor, image_free: Tensor | None, guidance: Any, step: float
+) -> tuple[Tensor, Tensor] | None:
+    """Guidance and one Euler step of the flow.
+
+    Args:
+        x: latent tokens, float32 [M, C].
+        main: velocities as for `uare_rt.model.flow.guide`, as the next two.
+        text_free: see main.
+        image_free: see main.
+        guidance: a `uare_rt.model.flow.Guidance`.
+        step: the time that passes.
+
+    Returns:
+        The moved tokens and the guided velocity, or None where the caller's own code is to run.
+
+    Raises:
+        BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
+    """
+    if x.device.type == "cpu" and _setting() != "triton":
+        return None
+    choice = _decide("flow_step", (x, main), None)
+    if choice.path == "reference":
+        return None
+    from uare_rt.kernels import flow_step
+
+    scales = {"text_scale": guidance.text_scale, "image_scale": guidance.image_scale}
+    limits = {"renorm": guidance.renorm, "renorm_min": guidance.renorm_min}
+    others = (text_free.contiguous(), None if image_free is None else image_free.contiguous())
+    main = main.contiguous()
+    return flow_step.run(x.contiguous(), main, *others, step=step, **scales, **limits, target=choice.target)
 
 
 @dataclass(frozen=True)

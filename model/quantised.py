@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uare_rt.kernels import dispatch
+
 if TYPE_CHECKING:
     from uare_rt.model.unified import UnifiedModel
 
@@ -65,6 +67,9 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
+        fused = dispatch.linear(x, self.weight, self.scale, self.bias)
+        if fused is not None:
+            return fused
         return F.linear(x, self.dequantised(x.dtype), self.bias)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from uare_rt.errors import UsageError
+from uare_rt.kernels import dispatch
 from uare_rt.model.costs import pass_bytes
 from uare_rt.model.flow import Flow, Forecast, Guidance, GuidanceWarning, guide, schedule
 from uare_rt.model.memory import free_memory
@@ -162,13 +163,15 @@ def sample(
     batched = _fits(model, len(guided), expected[0] + 2) if flow.batched is None else flow.batched
     x = noise.to(model.device, torch.float32)
     for index, (time, step) in enumerate(zip(times.tolist(), steps.tolist(), strict=True)):
-        block = model.target_block(x, time, grid)
+        block, moved = model.target_block(x, time, grid), None
         if guidance.active(time):
             velocity, without_text, *without_image = _velocities(model, guided, block, batched)
-            velocity = guide(velocity, without_text, without_image[0] if without_image else None, guidance)
+            image_free_velocity = without_image[0] if without_image else None
+            moved = dispatch.guided_step(x, velocity, without_text, image_free_velocity, guidance, step)
+            velocity = guide(velocity, without_text, image_free_velocity, guidance) if moved is None else moved[1]
         else:
             (velocity,) = _velocities(model, [main], block, batched)
         if watch is not None:
             watch(Step(index, len(times), time, x, velocity))
-        x = x - velocity * step
+        x = x - velocity * step if moved is None else moved[0]
     return x
