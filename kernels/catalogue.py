@@ -12,7 +12,7 @@ __all__ = ["OPERATORS", "all_variants"]
 
 OPERATORS = (
     "attention", "attention_int8", "changes", "emit", "flow_step", "gemm", "gemm_w8a8", "ingest", "modulated_conv",
-    "modulation", "qk_rope", "routed_norm", "swiglu", "window_attention",
+    "modulation", "plugins", "qk_rope", "routed_norm", "swiglu", "window_attention",
 )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "guided_step",
     "layer",
     "linear",
+    "modulation",
     "report",
     "using",
 ]
@@ -253,6 +254,31 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
     from uare_rt.kernels import gemm
 
     return gemm.run(x, weight, scale, bias, target=choice.target)
+
+
+def modulation(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
+    """What follows a convolution of uare-nano's codec: ``leaky_relu((1 + scale) x + shift)``.
+
+    Args:
+        x: output of the convolution, [N, C, H, W], dense with channels first or last.
+        scale: [N or 1, C].
+        shift: as scale.
+
+    Returns:
+        As x, or None where the caller's own code is to run.
+
+    Raises:
+        BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
+    """
+    if x.device.type == "cpu" and _setting() != "triton":
+        return None
+    problem = None if x.dtype in FLOATS else f"{x.dtype} tensors"
+    choice = _decide("modulation", (x, scale, shift), problem)
+    if choice.path == "reference":
+        return None
+    from uare_rt.kernels import modulation as fused
+
+    return fused.run(x, scale, shift, target=choice.target)
 
 
 def guided_step(

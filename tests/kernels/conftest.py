@@ -7,4 +7,5 @@ import sys
 from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode does not do it by itself
+for folder in (Path(__file__).parent, Path(__file__).parents[1] / "model"):
+    sys.path.insert(0, str(folder))  # importlib mode does not do it by itself; the latter for `bagel_layout`
