@@ -167,6 +167,14 @@ uare_status uare_assess(uare_session *session, const uare_frame *input, uare_ass
   });
 }
 
+uare_status uare_last_assessment(uare_session *session, uare_assessment *assessment) {
+  return guarded([&] {
+    const Occupied occupied(session);
+    check_struct(assessment, "assessment", "uare_assessment");
+    occupied->fill(assessment);
+  });
+}
+
 uare_status uare_context_update(uare_session *session, const uare_frame *input, float weight,
                                 uare_assessment *assessment) {
   return guarded([&] {

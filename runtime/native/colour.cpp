@@ -17,16 +17,13 @@ struct Coefficients {
 };
 
 Coefficients coefficients(const uare_frame &frame) noexcept {
-  const bool large = frame.width >= 1280 || frame.height > 576;
-  switch (frame.matrix) {
-    case UARE_MATRIX_BT601:
-      return {0.299F, 0.114F};
+  switch (matrix_of(frame)) {
     case UARE_MATRIX_BT709:
       return {0.2126F, 0.0722F};
     case UARE_MATRIX_BT2020:
       return {0.2627F, 0.0593F};
     default:
-      return large ? Coefficients{0.2126F, 0.0722F} : Coefficients{0.299F, 0.114F};
+      return {0.299F, 0.114F};
   }
 }
 
@@ -206,6 +203,11 @@ void to_yuv(const View<const Sample> &source, const uare_frame &frame) {
 }
 
 }  // namespace
+
+uare_matrix matrix_of(const uare_frame &frame) noexcept {
+  if (frame.matrix != UARE_MATRIX_GUESS) return frame.matrix;
+  return frame.width >= 1280 || frame.height > 576 ? UARE_MATRIX_BT709 : UARE_MATRIX_BT601;
+}
 
 void yuv_to_rgb(const uare_frame &frame, const View<std::uint8_t> &target) { to_rgb<std::uint8_t>(frame, target); }
 void yuv_to_rgb(const uare_frame &frame, const View<std::uint16_t> &target) { to_rgb<std::uint16_t>(frame, target); }

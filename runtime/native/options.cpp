@@ -60,7 +60,7 @@ bool apply_changeable(Options &options, const Pair &pair) {
   } else if (pair.key == "assess-interval") {
     options.assess_interval = count(pair.key, pair.value, 0, "a number of frames, 0 for cuts only");
   } else if (pair.key == "skip-above") {
-    options.skip_above = number(pair.key, pair.value, 1.0F, 5.0F, "a score from 1 to 5");
+    options.skip_above = number(pair.key, pair.value, 1.0F, 6.0F, "a score from 1 to 5, or 6 for never");
   } else {
     return false;
   }

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,7 +13,7 @@ struct Options {
   std::uint32_t scale = 1;
   float strength = 1.0F;
   std::uint32_t assess_interval = 30;    // frames; 0: at cuts only
-  std::optional<float> skip_above;       // score
+  float skip_above = 6.0F;               // score; 6 is above all
   std::uint32_t threads = 0;             // 0: the cores of this process
   std::uint32_t tile = 0;                // px; 0: from the memory at hand
 };

@@ -181,7 +181,7 @@ void Session::process_as(const uare_frame &input, const uare_frame &output) {
   const View<const Sample> picture = picture_of<Sample>(input);
   if (strength > 0) {
     follow(picture);
-    if (options_.skip_above && followed_score_ >= *options_.skip_above) strength = 0;
+    if (followed_score_ >= options_.skip_above) strength = 0;
     if (strength == 0 && same_size) return copy_planes(input, output);
   }
   View<Sample> target{};
@@ -197,7 +197,12 @@ void Session::process_as(const uare_frame &input, const uare_frame &output) {
   if constexpr (sizeof(Sample) == 1) {
     if (output.format == UARE_FORMAT_RGBA) join_rgba(target, input, output, options_.scale);
   }
-  if (layout_of(output.format)->yuv) rgb_to_yuv(target, output);
+  if (layout_of(output.format)->yuv) {
+    uare_frame coloured = output;
+    // A guess is made once: an enlargement may cross the size that BT.709 begins at.
+    coloured.matrix = matrix_of(input);
+    rgb_to_yuv(target, coloured);
+  }
   if (strength > 0) {
     ++restored_;
     const auto spent = std::chrono::steady_clock::now() - began;

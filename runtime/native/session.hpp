@@ -26,6 +26,7 @@ class Session {
   void set(std::string_view option) { change_option(options_, option); }
   void process(const uare_frame &input, const uare_frame &output, void *stream);
   void assess(const uare_frame &input, uare_assessment *assessment);
+  void fill(uare_assessment *assessment) const noexcept;  // with the newest verdict
   void update_context(const uare_frame &input, float weight, uare_assessment *assessment);
   void control_context(uare_context_action action);
   [[nodiscard]] std::uint32_t scale() const noexcept { return options_.scale; }
@@ -50,7 +51,6 @@ class Session {
   template <typename Sample>
   [[nodiscard]] Context look(const View<const Sample> &picture);
   [[nodiscard]] Context look(const uare_frame &frame);
-  void fill(uare_assessment *assessment) const noexcept;
   [[nodiscard]] std::pair<std::size_t, std::size_t> sides(std::size_t height, std::size_t width, std::size_t bytes);
   void count_latency(std::uint64_t nanoseconds) noexcept;
 

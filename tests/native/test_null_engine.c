@@ -84,7 +84,7 @@ static void test_open_refuses(void) {
   const char *wrong[] = {
       "scale=3",      "scale=",       "scale",        "sclae=2",       "=2",         "",
       "strength=1.1", "strength=-1",  "strength=nan", "strength=0,5",  "strength=",  "threads=0",
-      "threads=-1",   "threads=9999", "tile=0",       "tile=12px",     "skip-above=6",
+      "threads=-1",   "threads=9999", "tile=0",       "tile=12px",     "skip-above=7",
       "assess-interval=-1", "assess-interval=99999999999", NULL,
   };
   for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; ++i) {

@@ -4,7 +4,7 @@
  * Groups
  *   library     uare_abi_version, uare_version
  *   session     uare_open, uare_query, uare_set, uare_close
- *   frames      uare_process, uare_assess
+ *   frames      uare_process, uare_assess, uare_last_assessment
  *   context     uare_context_update, uare_context_control
  *   errors      uare_last_error
  *
@@ -149,7 +149,7 @@ UARE_API const char *uare_version(void);
  *                   scale=1|2|4           output size over input size; default 1
  *                   strength=0..1         0 keeps the frame (bicubically enlarged), 1, the default, restores fully
  *                   assess-interval=0..   frames between two assessments inside a scene, default 30; 0: cuts only
- *                   skip-above=1..5       frames of a better score are not restored; default: none are left out
+ *                   skip-above=1..6       frames of this score or a better one are not restored; default 6: never
  *                   threads=1..           processor threads for one frame; default: the cores of this process
  *                   tile=PX               largest side of a tile; default: from the memory at hand
  *   session       receives the handle, or NULL when the call fails
@@ -177,6 +177,9 @@ UARE_API uare_status uare_process(uare_session *session, const uare_frame *input
 
 /* Assesses one frame. The context that guides uare_process is not touched. */
 UARE_API uare_status uare_assess(uare_session *session, const uare_frame *input, uare_assessment *assessment);
+
+/* The session's newest assessment, by whatever call it was made; a score of 0 and "" before the first. */
+UARE_API uare_status uare_last_assessment(uare_session *session, uare_assessment *assessment);
 
 /*
  * Assesses one frame and moves the context towards it: (1 - weight) * context + weight * frame's. A weight of 1 takes

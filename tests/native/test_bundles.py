@@ -1,0 +1,92 @@
+"""Bundles through the C library: what it refuses, what it says, and a bundle that disappears while it is open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from binding import ARGUMENT, BUNDLE, Library, NativeError
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "copy.uare"))
+
+
+def refusal(library: Library, bundle: Path | None, **options: object) -> NativeError:
+    with pytest.raises(NativeError) as caught, library.session(bundle, **options):
+        pass
+    return caught.value
+
+
+def edit(bundle: Path, change) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def cut(bundle: Path) -> None:
+    (bundle / "weights.bin").write_bytes((bundle / "weights.bin").read_bytes()[:-1])
+
+
+def flip(bundle: Path) -> None:
+    data = bytearray((bundle / "assess.onnx").read_bytes())
+    data[40] ^= 1
+    (bundle / "assess.onnx").write_bytes(data)
+
+
+def escape(bundle: Path) -> None:
+    outside = bundle.parent / "outside.bin"
+    (bundle / "weights.bin").rename(outside)
+    (bundle / "weights.bin").symlink_to(outside)
+
+
+DAMAGE = {
+    "bytes, not the": cut,
+    "SHA-256 of assess.onnx": flip,
+    "leads out of the bundle": escape,
+    "is missing": lambda bundle: (bundle / "restore_x2.onnx").unlink(),
+    "not valid JSON": lambda bundle: (bundle / "manifest.json").write_text('{"schema_version": 1,'),
+    "has no manifest.json": lambda bundle: (bundle / "manifest.json").unlink(),
+    "schema version 9": lambda bundle: edit(bundle, lambda m: m.update(schema_version=9)),
+    "does not stay inside": lambda bundle: edit(bundle, lambda m: m["files"].update({"../x": m["files"]["weights.bin"]})),
+    "lacks restore_x4": lambda bundle: edit(bundle, lambda m: m["graphs"].pop("restore_x4")),
+    "slots are": lambda bundle: edit(bundle, lambda m: m.update(slots=["quality"])),
+    "grid must be a multiple": lambda bundle: edit(bundle, lambda m: m["tiling"].update(grid=17)),
+    "layers is 0": lambda bundle: edit(bundle, lambda m: m["context"].update(layers=0)),
+    "'context' not found": lambda bundle: edit(bundle, lambda m: m.pop("context")),
+    "type must be": lambda bundle: edit(bundle, lambda m: m.update(name=3)),
+    "not listed in files": lambda bundle: edit(bundle, lambda m: m["graphs"]["assess"].update(file="no.onnx")),
+}
+
+
+@pytest.mark.parametrize("message", list(DAMAGE))
+def test_a_damaged_bundle_is_refused_in_one_line_that_names_it(library: Library, copy: Path, message: str) -> None:
+    DAMAGE[message](copy)
+    error = refusal(library, copy)
+    assert error.status == BUNDLE
+    assert message in str(error)
+    assert copy.name in str(error)
+    assert "\n" not in str(error)
+
+
+def test_what_is_no_bundle_is_refused(library: Library, tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert "no bundle at" in str(refusal(library, tmp_path / "none.uare"))
+    assert "it is a file" in str(refusal(library, tmp_path / "file"))
+    assert refusal(library, None).status == ARGUMENT
+    assert "needs at least" in str(refusal(library, tiny, tile=16))
+
+
+def test_a_bundle_may_disappear_while_it_is_open(library: Library, copy: Path) -> None:
+    image = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+    with library.session(copy, threads=1) as native:
+        before = native.restore(image)
+        (copy / "weights.bin").write_bytes(b"")
+        shutil.rmtree(copy)
+        assert np.array_equal(native.restore(image), before)
+        assert native.assess(image).score >= 1
