@@ -62,7 +62,8 @@ class Switchable:
                 if name in layer.inputs:
                     _switch(result, node, index, switch, name, ranges[name])
                 elif name == layer.weight:
-                    _switch_weight(result, node, index, switch, layer, least_error=least_error)
+                    real = np.asarray(original.constants[name], np.float32)
+                    _switch_weight(result, node, index, switch, real, layer.axis, least_error=least_error)
         self._executor = Executor(result)
         self.outputs = self._executor.outputs
 
@@ -111,13 +112,19 @@ def _switch_residual(
 
 
 def _switch_weight(
-    graph: Graph, node: onnx.NodeProto, index: int, switch: str, layer: Layer, *, least_error: bool
+    graph: Graph,
+    node: onnx.NodeProto,
+    index: int,
+    switch: str,
+    real: NDArray[np.float32],
+    axis: int,
+    *,
+    least_error: bool,
 ) -> None:
-    weight, prefix = node.input[index], f"{switch}.{index}"
-    real = np.asarray(graph.constants[weight], np.float32)
-    levels, scales = quantised_weight(real, layer.axis, least_error=least_error)
+    weight, prefix = node.input[index], f"{switch}.{node.name}.{index}"
+    levels, scales = quantised_weight(real, axis, least_error=least_error)
     shape = [1] * real.ndim
-    shape[layer.axis] = -1
+    shape[axis] = -1
     graph.constants[f"{prefix}.real"] = (levels * scales.reshape(shape)).astype(np.float16).astype(np.float32)
     graph.insert(node, [helper.make_node("Where", [switch, f"{prefix}.real", weight], [f"{prefix}.out"])])
     node.input[index] = f"{prefix}.out"
