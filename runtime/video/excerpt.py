@@ -108,6 +108,12 @@ class ExcerptSource:
         """A picture as RGB."""
         return self._source.pixels(picture)
 
+    def side_packets(self) -> Iterator[SidePacket]:
+        """Only the copied packets of the range, instead of the iteration."""
+        for item in (*self._opening, *self._source.side_packets()):
+            if isinstance(item, SidePacket):
+                yield from (moved for moved in self._moved(item) if isinstance(moved, SidePacket))
+
     def stop(self) -> None:
         """Wake an iteration that waits for data."""
         self._source.stop()

@@ -205,6 +205,9 @@ class FrameSource(Protocol):
     def pixels(self, picture: Picture) -> Pixels:
         """A picture of this source as RGB; called in another thread than the iteration."""
 
+    def side_packets(self) -> Iterator[SidePacket]:
+        """Only the copied packets, instead of the iteration; nothing is decoded."""
+
     def stop(self) -> None:
         """Wake an iteration that waits for data, from another thread."""
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from uare_rt.errors import InputError, UsageError
 from uare_rt.video.excerpt import ExcerptSource, excerpt_range
-from uare_rt.video.frames import Frame, FrameSink, FrameSource, Picture
+from uare_rt.video.frames import Checkpoint, Frame, FrameSink, FrameSource, Picture
+from uare_rt.video.journal import Journal
 from uare_rt.video.opening import is_pipe
 from uare_rt.video.options import VideoOptions
 from uare_rt.video.pipeline import Stage, run_stages
@@ -18,6 +19,7 @@ from uare_rt.video.piping import PipeSink
 from uare_rt.video.planning import FramePlanner, Plan
 from uare_rt.video.report import KeptOriginal, VideoProgress, VideoReport
 from uare_rt.video.restoring import FrameRestorer
+from uare_rt.video.segments import PIECE_SECONDS, SegmentSink
 from uare_rt.video.sequences import ImageSink, ImageSource, is_pattern, pattern_of
 from uare_rt.video.sink import VideoSink
 from uare_rt.video.source import VideoSource
@@ -40,6 +42,7 @@ def restore_video(
     scale: int = 1,
     strength: float = 1.0,
     overwrite: bool = False,
+    resume: bool = False,
     options: VideoOptions | None = None,
     progress: Callable[[VideoProgress], None] | None = None,
 ) -> VideoReport:
@@ -59,6 +62,8 @@ def restore_video(
         scale: 1, 2 or 4, as the session offers.
         strength: 0 (leave as is) to 1.
         overwrite: replace an existing target; the source itself is never replaced.
+        resume: write in pieces that survive a kill, and go on from those that an earlier run with the same settings
+            has left; for files only.
         options: how to encode and how to work.
         progress: called after every frame, in the caller's thread; what it raises stops the run.
 
@@ -72,8 +77,24 @@ def restore_video(
     check_options(session, scale, strength, options)
     reader = open_source(source, options)
     try:
-        writer = _open_sink(reader, source, target, scale=scale, overwrite=overwrite, options=options)
+        writer: FrameSink
+        journal = None
+        if resume:
+            _check_resumable(reader, source, target, overwrite=overwrite)
+            journal = _open_journal(session, source, target, {"scale": scale, "strength": strength}, options)
+            writer = SegmentSink(
+                reader,
+                Path(target),
+                journal,
+                scale=scale,
+                options=options,
+                reopened=lambda: open_source(source, options),
+            )
+        else:
+            writer = _open_sink(reader, source, target, scale=scale, overwrite=overwrite, options=options)
         run = Run(session, reader, writer, scale=scale, strength=strength, options=options)
+        if journal is not None:
+            run.resume(journal)
         return run.report(source, target, run(progress))
     finally:
         reader.close()
@@ -124,6 +145,32 @@ def _open_sink(
     return VideoSink(reader, Path(target), scale=scale, options=options)
 
 
+def _check_resumable(reader: FrameSource, source: str | Path, target: str | Path, *, overwrite: bool) -> None:
+    if reader.origin is None or is_pipe(source) or is_pipe(target) or is_pattern(target):
+        raise UsageError("resume works from a video file to a video file; leave it out for pipes and images")
+    check_target(Path(source), Path(target), overwrite=overwrite)
+
+
+def _open_journal(
+    session: Session,
+    source: str | Path,
+    target: str | Path,
+    settings: dict[str, float],
+    options: VideoOptions,
+) -> Journal:
+    status = Path(source).stat()
+    return Journal(
+        Path(target),
+        {
+            "source": f"{Path(source).name}, {status.st_size} bytes, {status.st_mtime_ns}",
+            "model": session.manifest.source.weights_sha256,
+            "backend": session.backend,
+            **{name: str(value) for name, value in settings.items()},
+            **{name: str(value) for name, value in vars(options).items()},
+        },
+    )
+
+
 class Run:
     """One pass over a source: its stages, and what they found.
 
@@ -151,6 +198,9 @@ class Run:
         self._options = options
         self._planner = FramePlanner(session, float(reader.info.rate), options)
         self._restorer = FrameRestorer(session, scale=scale, strength=strength, verify=options.verify)
+        self._piece: int | None = None
+        self._after: int | None = None
+        self._resumed = 0
         self._progress: Callable[[VideoProgress], None] | None = None
         self._began = 0.0
 
@@ -174,6 +224,16 @@ class Run:
             raise
         return times
 
+    def resume(self, journal: Journal) -> None:
+        """Work in pieces, and begin after those that a journal has."""
+        self._piece = max(1, round(self._reader.info.rate * PIECE_SECONDS))
+        self._after = journal.last
+        self._resumed = journal.frames
+        state = journal.state()
+        if state is not None:
+            self._planner.restore(state["assess"])
+            self._restorer.load(state["restore"])
+
     def report(self, source: str | Path, target: str | Path, stages: tuple[StageTime, ...]) -> VideoReport:
         """What was done."""
         counts = self._restorer.counts
@@ -190,9 +250,9 @@ class Run:
             kept=counts.kept,
             tiles=counts.tiles,
             tiles_computed=counts.tiles_computed,
-            resumed=0,
+            resumed=self._resumed,
             seconds=seconds,
-            fps=counts.frames / seconds,
+            fps=(counts.frames - self._resumed) / seconds,
             scenes=self._planner.scenes,
             assessed=len(counts.before),
             score_before=float(np.mean(counts.before)),
@@ -213,16 +273,30 @@ class Run:
     def _convert(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
             if isinstance(item, Picture):
+                if self._after is not None and item.pts <= self._after:
+                    continue
                 yield Frame(self._reader.pixels(item), item.pts, item.duration)
             else:
                 yield item
 
     def _plan(self, items: Iterator[Any]) -> Iterator[Any]:
+        frames, since, last = self._resumed, 0, 0
         for item in items:
-            yield self._planner.plan(item) if isinstance(item, Frame) else item
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            yield self._planner.plan(item)
+            frames, since, last = frames + 1, since + 1, item.pts
+            if since == self._piece:
+                yield Checkpoint(last, frames, {"assess": self._planner.state()})
+                since = 0
+        if self._piece is not None and since:
+            yield Checkpoint(last, frames, {"assess": self._planner.state()})
 
     def _restore(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
+            if isinstance(item, Checkpoint):
+                item.state["restore"] = self._restorer.state()
             if not isinstance(item, Plan):
                 yield item
                 continue
@@ -252,7 +326,7 @@ class Run:
         if self._progress is None:
             return
         counts, total = self._restorer.counts, self._reader.info.frames
-        fps = counts.frames / max(time.perf_counter() - self._began, 1e-9)
+        fps = (counts.frames - self._resumed) / max(time.perf_counter() - self._began, 1e-9)
         remaining = max(total - counts.frames, 0) / fps if total else None
         reused = 1 - counts.tiles_computed / counts.tiles
         after = counts.after[-1] if counts.after else None

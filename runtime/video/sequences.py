@@ -117,6 +117,10 @@ class ImageSource:
             return samples
         return samples.astype(np.uint16) * np.uint16(257) if self._deep else (samples >> 8).astype(np.uint8)
 
+    def side_packets(self) -> Iterator[SidePacket]:
+        """Images have no other streams."""
+        return iter(())
+
     def stop(self) -> None:
         """Files never wait."""
 

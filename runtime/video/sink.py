@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uare_rt.video.frames import FrameSource, VideoInfo
     from uare_rt.video.options import VideoOptions
 
-__all__ = ["PictureEncoder", "VideoSink", "explained"]
+__all__ = ["PictureEncoder", "VideoSink", "add_pictures", "explained", "open_output", "rounding_note", "rounds"]
 
 
 @contextlib.contextmanager
@@ -150,7 +150,7 @@ class VideoSink:
             with explained(target):
                 self._container = open_output(self._partial, self._format, source)
                 self._tracks = SideTracks(self._container, source, target.suffix)
-                self._open_video(source)
+                add_pictures(self._container, self._encoder, source, target.suffix)
                 self._tracks.add()
                 self._container.start_encoding()
         except BaseException:
@@ -213,11 +213,18 @@ class VideoSink:
                 self._container.close()
         self._partial.unlink(missing_ok=True)
 
-    def _open_video(self, source: FrameSource) -> None:
-        stream = self._encoder.open(self._container, self._target.suffix)
-        if source.origin is not None:
-            stream.metadata.update(metadata_of(source.origin.stream))
-            copy_disposition(source.origin.stream, stream)
+
+def add_pictures(container: Any, encoder: PictureEncoder, source: FrameSource, suffix: str) -> Any:
+    """Add the restored stream to an output container, marked as that of the source is.
+
+    Raises:
+        UsageError: the container cannot hold the codec.
+    """
+    stream = encoder.open(container, suffix)
+    if source.origin is not None:
+        stream.metadata.update(metadata_of(source.origin.stream))
+        copy_disposition(source.origin.stream, stream)
+    return stream
 
 
 def open_output(path: Path, format_name: str, source: FrameSource) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import Counter
@@ -157,6 +158,17 @@ class VideoSource:
                 f"{self._name}: cannot be read from {float(pts * self._info.time_base):.2f} s on"
             ) from error
 
+    def side_packets(self) -> Iterator[SidePacket]:
+        """Only the copied packets, instead of the iteration; nothing is decoded."""
+        import av
+
+        yield from (item for item in self._opening if isinstance(item, SidePacket))
+        # A file that cannot be read to its end was reported when its pictures were read.
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+            for packet in self._container.demux():
+                if packet.stream.index != self._stream.index and (packet.size or packet.pts is not None):
+                    yield SidePacket(packet.stream.index, packet)
+
     def stop(self) -> None:
         """Wake an iteration that waits for standard input."""
         if self._pipe is not None:
@@ -167,8 +179,8 @@ class VideoSource:
         self._container.close()
 
     def __iter__(self) -> Iterator[Picture | SidePacket]:
-        yield from self._opening
-        self._opening.clear()
+        while self._opening:
+            yield self._opening.pop(0)
         yield from self._items
         self._check_end()
 

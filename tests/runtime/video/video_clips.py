@@ -131,7 +131,11 @@ class FakeSession:
     """
 
     scales = (1, 2, 4)
-    manifest = SimpleNamespace(tiling=Tiling(multiple=16, grid=16, before=8, after=23, bytes_per_pixel=8))
+    backend = "fake"
+    manifest = SimpleNamespace(
+        source=SimpleNamespace(weights_sha256="0"),
+        tiling=Tiling(multiple=16, grid=16, before=8, after=23, bytes_per_pixel=8),
+    )
 
     def __init__(self, fail_at: int | None = None, error: BaseException | None = None) -> None:
         self.restored: list[float] = []
