@@ -1,9 +1,7 @@
 """YUV to RGB and back as a few numbers, for kernels that convert while they read or write.
 
-Matrix and range as in ITU-T H.273 and H.264/H.265: 8 bit, limited range is luma 16 to 235 and chroma 16 to 240.
-Chroma of 4:2:0 is sited on the left pixel of a pair and between two rows (MPEG-2's siting, the default of H.264).
-Reading interpolates linearly; writing averages 1-2-1 across and two rows down. Results are rounded to nearest, ties
-to even.
+The conversion is that of docs/colour.md, for 8 bits and chroma sited left, and tested against its vectors and against
+`uare_rt.live.yuv`.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def reference(
     tall = out.shape[0] if colour is None else out.shape[0] * 2 // 3
     rows = torch.arange(place.top, place.top + place.height, device=out.device)
     columns = torch.arange(place.left, place.left + place.width, device=out.device)
-    pixels = F.pixel_shuffle(values.float()[None], shuffle)[0].permute(1, 2, 0)
-    pixels = pixels[place.skip_y :, place.skip_x :][: place.height, : place.width]
+    whole = F.pixel_shuffle(values.float()[None], shuffle)[0].permute(1, 2, 0)
+    pixels = whole[place.skip_y :, place.skip_x :][: place.height, : place.width]
     across = _ramp(place.width, place.feather_x, out.device)
     weight = _ramp(place.height, place.feather_y, out.device)[:, None] * across
     if colour is None:
@@ -91,11 +91,15 @@ def reference(
     luma = (pixels * pixels.new_tensor((colour.red, colour.green, colour.blue))).sum(dim=2)
     bright = luma * colour.luma + colour.black
     _write(bright[..., None], out[..., None], _deep(original), (rows, columns), weight[..., None], strength, dither)
+    # A pair's chroma takes part of the pixel before it: of the tile's margin, or the first again at the frame's edge.
+    begin = place.skip_x - 1 if place.skip_x and place.left else place.skip_x
+    before = whole[place.skip_y : place.skip_y + place.height, begin : begin + 1]
     sides = []
     for channel, share in ((2, colour.blue), (0, colour.red)):
-        side = (pixels[..., channel] - luma) / (2 * (1 - share))
-        even = F.pad(side[None], (1, 1, 0, 0), mode="replicate")[0]
-        side = 0.25 * even[:, :-2:2] + 0.5 * even[:, 1:-1:2] + 0.25 * even[:, 2::2]
+        wide = torch.cat((before, pixels), dim=1)
+        luma = (wide * wide.new_tensor((colour.red, colour.green, colour.blue))).sum(dim=2)
+        side = (wide[..., channel] - luma) / (2 * (1 - share))
+        side = 0.25 * side[:, :-2:2] + 0.5 * side[:, 1:-1:2] + 0.25 * side[:, 2::2]
         sides.append(0.5 * (side[::2] + side[1::2]) * colour.chroma + 128)
     weight = 0.25 * (weight[::2, ::2] + weight[1::2, ::2] + weight[::2, 1::2] + weight[1::2, 1::2])
     pairs = out[tall:].view(tall // 2, -1, 2)
@@ -205,8 +209,8 @@ def emit_nv12_kernel(
     for down in tl.static_range(2):
         y = pair_y * 2 + down
         for across in tl.static_range(3):
-            # Across, chroma averages the pixel before, its own and the one after: 1-2-1.
-            x = tl.minimum(tl.maximum(pair_x * 2 + across - 1, 0), width - 1)
+            # Across, chroma averages the pixel before, its own and the one after: 1-2-1, the frame's first one twice.
+            x = tl.maximum(pair_x * 2 + across - 1, -tl.minimum(skip_x, left))
             red = _sample(values, 0, y + skip_y, x + skip_x, tall, wide, inside, SHUFFLE)
             green = _sample(values, 1, y + skip_y, x + skip_x, tall, wide, inside, SHUFFLE)
             blue = _sample(values, 2, y + skip_y, x + skip_x, tall, wide, inside, SHUFFLE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from uare_rt.kernels import changes, emit, ingest
 from uare_rt.kernels.colour import MATRICES, Yuv, yuv
 from uare_rt.kernels.emit import Place
 from uare_rt.kernels.tiles import Tile
+from uare_rt.live.yuv import YuvColour, rgb_to_yuv, yuv_to_rgb
 
 SMALL = Tile({"BLOCK": 64}, 4, 1)
 BT709 = yuv(1, full_range=False)
@@ -71,6 +74,43 @@ def test_known_colours(matrix: int, full_range: bool) -> None:
         assert frame[2].tolist() == [128, 128] if expected is not None else frame[2, 1] == (255 if full_range else 240)
         back = ingest.run(frame, multiple=2, colour=colour, dtype=torch.float32, target=TARGET, tile=SMALL)
         assert torch.allclose(back[0, :, 0, 0], torch.tensor(pixel), atol=0.01)
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+def test_the_colour_bars_of_the_specification(data_dir: Path, full_range: bool) -> None:
+    golden = json.loads((data_dir / "colour-bars.json").read_text())
+    names = {"bt601": 6, "bt709": 1}
+    for name, matrix in names.items():
+        codes = golden["codes"].get(f"{name} {'full' if full_range else 'limited'} 8", {})
+        for bar, expected in codes.items():
+            values = torch.tensor(golden["bars"][bar], dtype=torch.float32)[:, None, None].expand(3, 2, 2).contiguous()
+            frame = torch.zeros(3, 2, dtype=torch.uint8)
+            colour = yuv(matrix, full_range=full_range)
+            emit.run(values, frame, Place(0, 0, 2, 2), colour=colour, target=TARGET, tile=SMALL)
+            assert [int(frame[0, 0]), *frame[2].tolist()] == expected, (name, bar)
+
+
+def test_nv12_is_converted_as_the_runtime_does() -> None:
+    generator = torch.Generator().manual_seed(4)
+    picture = torch.randint(0, 256, (14, 18, 3), generator=generator, dtype=torch.uint8)
+    frame = torch.zeros(21, 18, dtype=torch.uint8)
+    values = (picture.float() / 255).permute(2, 0, 1).contiguous()
+    emit.run(values, frame, Place(0, 0, 14, 18), colour=BT709, target=TARGET, tile=SMALL)
+    luma, chroma = rgb_to_yuv(picture.numpy(), "NV12", YuvColour("bt709"))
+    expected = np.concatenate((luma, chroma.reshape(7, 18)))
+    assert np.abs(frame.numpy().astype(int) - expected.astype(int)).max() <= 1
+    assert (frame.numpy() == expected).mean() > 0.99
+    got = ingest.run(frame, multiple=2, colour=BT709, dtype=torch.float32, target=TARGET, tile=SMALL)
+    back = yuv_to_rgb([frame[:14].numpy(), frame[14:].reshape(7, 9, 2).numpy()], "NV12", YuvColour("bt709"))
+    assert np.array_equal(np.rint(np.clip(got[0].permute(1, 2, 0).numpy(), 0, 1) * 255), back)
+
+
+def test_tiles_of_nv12_are_those_of_the_whole_frame() -> None:
+    values, whole, tiled = torch.rand(3, 8, 24), *(torch.zeros(12, 24, dtype=torch.uint8) for _ in range(2))
+    emit.run(values, whole, Place(0, 0, 8, 24), colour=BT709, target=TARGET, tile=SMALL)
+    emit.run(values, tiled, Place(0, 0, 8, 10), colour=BT709, target=TARGET, tile=SMALL)
+    emit.run(values[:, :, 8:].contiguous(), tiled, Place(0, 10, 8, 14, 0, 2), colour=BT709, target=TARGET, tile=SMALL)
+    assert torch.equal(tiled, whole)
 
 
 @settings(max_examples=14, deadline=None)
