@@ -149,6 +149,16 @@ def _decide(op: str, tensors: Sequence[Tensor], problem: str | None) -> Choice:
     return choice
 
 
+def _skipped(tensor: Tensor) -> bool:
+    """Whether the kernels are out of the question: the usual case on a CPU, decided before anything is imported.
+
+    While a graph is recorded they are, whatever the setting: it must hold plain operators.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return True
+    return tensor.device.type == "cpu" and _setting() != "triton"
+
+
 def _unfit(tensors: Sequence[Tensor]) -> str | None:
     from uare_rt.kernels.jit import interpreted
 
@@ -192,7 +202,7 @@ def attention(
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if q.device.type == "cpu" and _setting() != "triton":
+    if _skipped(q):
         return None
     way = _attention_way("attention", (q, k, v), q.shape, past, mask)
     if way.choice.path == "reference":
@@ -222,7 +232,7 @@ def layer(
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if x.device.type == "cpu" and _setting() != "triton":
+    if _skipped(x):
         return None
     dim = module.und.q_norm.weight.shape[0]
     way = _attention_way("layer", (x, *module.parameters()), (x.shape[0], 0, x.shape[1], dim), past, mask)
@@ -245,7 +255,7 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if x.device.type == "cpu" and _setting() != "triton":
+    if _skipped(x):
         return None
     problem = None if x.dtype in FLOATS else f"{x.dtype} tensors"
     choice = _decide("gemm", [x, weight, scale, *([] if bias is None else [bias])], problem)
@@ -270,7 +280,7 @@ def modulation(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if x.device.type == "cpu" and _setting() != "triton":
+    if _skipped(x):
         return None
     problem = None if x.dtype in FLOATS else f"{x.dtype} tensors"
     choice = _decide("modulation", (x, scale, shift), problem)
@@ -300,7 +310,7 @@ def guided_step(
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if x.device.type == "cpu" and _setting() != "triton":
+    if _skipped(x):
         return None
     choice = _decide("flow_step", (x, main), None)
     if choice.path == "reference":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -37,6 +40,7 @@ _FEATURES = (
 _OLDEST_TENSORRT = (10, 3)
 _NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"), Path("/dev/dxg"))
 _SIDE = 128  # px of the frame that proves a backend
+_PATIENCE = 120  # s for PyTorch to load and a kernel to be compiled
 _TOLERANCE = 0.02  # half precision differs by less; a wrong result by much more
 
 
@@ -80,6 +84,7 @@ class Report:
         bundle: the bundle that was run.
         default_backend: what ``auto`` chooses, or None.
         backends: one entry for each backend.
+        kernels: which way the kernels of `uare_rt.kernels` go on each device and why; empty without PyTorch.
         warnings: what should be put right, one sentence each.
     """
 
@@ -95,6 +100,7 @@ class Report:
     bundle: str
     default_backend: str | None
     backends: tuple[BackendReport, ...]
+    kernels: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -129,6 +135,7 @@ def diagnose(bundle: Path | None = None) -> Report:
         bundle=str(path),
         default_backend=default,
         backends=reports,
+        kernels=_kernels() if "torch" in packages else (),
         warnings=tuple(([problem] if problem else []) + package_warnings(packages) + _gpu_warnings(reports)),
     )
 
@@ -210,6 +217,20 @@ def _packages() -> dict[str, str]:
         if distribution.name
     }
     return {name: installed[name] for name in _PACKAGES if name in installed}
+
+
+def _kernels() -> tuple[str, ...]:
+    """Asked in a process of its own: PyTorch after the backends in one process crashed."""
+    command = [sys.executable, "-m", "uare_rt.kernels.report"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+        devices = json.loads(done.stdout)["devices"] if done.returncode == 0 else None
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return (f"not known: {error}",)
+    if devices is None:
+        return (f"not known: {(done.stderr.strip().splitlines() or ['no message'])[-1]}",)
+    ways = {None: "torch", True: "Triton, tried", False: "Triton, broken"}
+    return tuple(f"{device['name']}: {ways[device['works']]} ({device['reason']})" for device in devices)
 
 
 def _gpu_warnings(reports: tuple[BackendReport, ...]) -> list[str]:

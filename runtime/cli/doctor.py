@@ -25,7 +25,7 @@ def doctor(as_json: JsonOption = False, bundle: BundleOption = None) -> None:
 
     With --json, one object to paste into an issue: version, python, system, processor, features, cores,
     memory_total and memory_available (bytes), packages, bundle, default_backend, backends (name, works, reason,
-    version, devices, seconds, difference) and warnings.
+    version, devices, seconds, difference), kernels and warnings.
     """
     from uare_rt.doctor import diagnose
 
@@ -53,6 +53,7 @@ def _show(report: Report) -> None:
         ("packages", ", ".join(f"{name} {version}" for name, version in report.packages.items())),
         ("bundle", report.bundle),
         ("auto takes", report.default_backend or "no backend"),
+        *(("kernels", way) for way in report.kernels),
     ]
     emit_table(("", ""), facts)
     emit("")

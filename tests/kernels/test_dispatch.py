@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from harness import Memory
 
 from uare_rt.errors import UsageError
 from uare_rt.kernels import dispatch
+from uare_rt.kernels.report import full_report
 from uare_rt.model.mot import MoTConfig, MoTLayer, Segment, attend, block_causal_mask, rotary
 
 
@@ -135,3 +138,35 @@ def test_a_whole_layer_is_the_same_either_way(kind: str) -> None:
     for mine, expected in zip(got, own, strict=True):
         assert mine.shape == expected.shape
         assert torch.allclose(mine, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_report_of_this_machine_tries_what_it_names() -> None:
+    command = [sys.executable, "-m", "uare_rt.kernels.report"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    found = json.loads(done.stdout)
+    assert found["devices"][0]["name"] == "cpu"
+    assert found["devices"][0]["works"] is None
+    with dispatch.using("triton"):
+        tried = full_report()
+    assert tried["devices"][0]["works"] is True
+
+
+def test_a_graph_that_is_recorded_holds_plain_operators() -> None:
+    q, k, v = arguments()
+    with dispatch.using("triton"):
+        program = torch.export.export(Attend(), (q, k, v))
+    assert torch.allclose(program.module()(q, k, v), attend(q, k, v))
+
+
+class Attend(torch.nn.Module):
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attend(q, k, v)
+
+
+def test_operators_are_called_by_name_with_or_without_triton() -> None:
+    frame = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8)
+    plain = dispatch.call("ingest", frame, multiple=8)
+    with dispatch.using("triton"):
+        assert torch.equal(dispatch.call("ingest", frame, multiple=8), plain)
+    assert last_call("ingest")["path"] == "triton"

@@ -75,3 +75,11 @@ def test_clashing_packages_are_noticed() -> None:
     (old,) = package_warnings({"tensorrt": "8.6.2.3"})
     assert "8.6.2.3 is too old" in old
     assert package_warnings({"tensorrt": "10.3.0"}) == package_warnings({"tensorrt": "11.4.1"}) == []
+
+
+def test_it_says_which_way_the_kernels_go(tmp_path: Path) -> None:
+    report = diagnose(tmp_path / "absent.uare")
+    if "torch" in report.packages:
+        assert report.kernels[0].startswith("cpu: torch (")
+    else:
+        assert report.kernels == ()
