@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from uare_rt.cli.assess import assess
+from uare_rt.cli.build import build
 from uare_rt.cli.compare import compare
 from uare_rt.cli.console import error, notes_shown
 from uare_rt.cli.doctor import doctor
@@ -80,5 +81,5 @@ def _global(
     """
 
 
-for _command in (assess, compare, restore, inspect, doctor, export, train):
+for _command in (assess, compare, restore, inspect, doctor, build, export, train):
     app.command()(_command)

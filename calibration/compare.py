@@ -1,0 +1,88 @@
+"""What a precision costs against float32, on held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uare_rt.calibration.metrics import spearman
+from uare_rt.calibration.precision import LEAST_SPEARMAN
+
+if TYPE_CHECKING:
+    from uare_rt.calibration.data import Sample
+    from uare_rt.calibration.precision import Typed
+    from uare_rt.calibration.sensitivity import Quality
+
+__all__ = ["GraphProof", "compare", "drop", "missed", "rank_correlation"]
+
+
+@dataclass(frozen=True)
+class GraphProof:
+    """Quality of all graphs in one precision.
+
+    Attributes:
+        precision: `fp32`, `fp16`, `int8` or `naive int8`.
+        quality: by restore graph.
+        conditions: condition of every sample, by restore graph.
+        weights: bytes as stored, and in float32.
+    """
+
+    precision: str
+    quality: Mapping[str, Quality]
+    conditions: Mapping[str, tuple[str, ...]]
+    weights: tuple[int, int]
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Scores of all samples."""
+        return tuple(score for quality in self.quality.values() for score in quality.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        graphs = {
+            name: {
+                "psnr_db": round(float(np.mean(quality.psnr)), 4),
+                "ssim": round(float(np.mean(quality.ssim)), 5),
+                "samples": len(quality.psnr),
+            }
+            for name, quality in self.quality.items()
+        }
+        return {**graphs, "weight_bytes": self.weights[0], "weight_bytes_fp32": self.weights[1]}
+
+
+def compare(
+    typed: Typed, quality: Mapping[str, Quality], samples: Mapping[int, Sequence[Sample]], weights: tuple[int, int]
+) -> GraphProof:
+    """Put together what was measured for one precision."""
+    conditions = {
+        name: tuple(sample.condition for sample in samples[int(name.removeprefix("restore_x"))]) for name in quality
+    }
+    return GraphProof(typed.precision, quality, conditions, weights)
+
+
+def drop(proof: GraphProof, reference: GraphProof, graph: str) -> list[float]:
+    """Loss of PSNR of every sample, in dB."""
+    return [a - b for a, b in zip(reference.quality[graph].psnr, proof.quality[graph].psnr, strict=True)]
+
+
+def rank_correlation(proof: GraphProof, reference: GraphProof) -> float:
+    """Spearman's rank correlation of the scores with those of float32."""
+    return spearman(reference.scores, proof.scores)
+
+
+def missed(proof: GraphProof, reference: GraphProof, budget: float) -> list[str]:
+    """Which promises a precision does not keep, each with its figures."""
+    problems = []
+    for name in proof.quality:
+        mean = float(np.mean(drop(proof, reference, name)))
+        if mean > budget:
+            problems.append(f"{name} in {proof.precision} loses {mean:.3f} dB, the budget is {budget:g} dB")
+    correlation = rank_correlation(proof, reference)
+    if correlation < LEAST_SPEARMAN:
+        problems.append(f"scores in {proof.precision} rank with {correlation:.4f}, at least {LEAST_SPEARMAN} is needed")
+    if proof.precision != reference.precision and proof.weights[0] >= proof.weights[1]:
+        problems.append(f"{proof.precision} is not smaller: {proof.weights[0]} bytes of weights")
+    return problems

@@ -1,0 +1,221 @@
+"""The report of a build: one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from uare_rt.calibration.compare import GraphProof, drop, rank_correlation
+from uare_rt.calibration.evaluation import assess_all, restore_all
+from uare_rt.calibration.execution import Executor
+from uare_rt.calibration.rounding import rounded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uare_rt.calibration.data import Sample
+    from uare_rt.calibration.observers import Histogram
+    from uare_rt.calibration.precision import GraphPrecision, Typed
+    from uare_rt.manifest import EngineSpec, Manifest
+
+__all__ = ["ReportData", "quality_rows", "write_report"]
+
+_STYLE = """body{font:14px/1.4 sans-serif;margin:2em auto;max-width:1100px}table{border-collapse:collapse;margin:1em 0}
+td,th{padding:2px 10px;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
+.bar{display:inline-block;height:10px;background:#4477aa}.int8{color:#117733}.kept{color:#999}
+figure{display:inline-block;margin:4px}figcaption{font-size:12px}img{image-rendering:pixelated;width:256px}"""
+_WORST = 3
+_HISTOGRAM_WIDTH, _HISTOGRAM_HEIGHT, _HISTOGRAM_BARS = 220, 60, 64
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What the report shows.
+
+    Attributes:
+        manifest: of the bundle.
+        work: the graphs.
+        proofs: one for each precision, float32 first.
+        samples: held-out samples at the smallest scale, for pictures.
+        budget: in dB.
+        problems: promises that are not kept.
+        seconds: of the build so far.
+        variants: the graphs in every precision.
+    """
+
+    manifest: Manifest
+    work: Mapping[str, GraphPrecision]
+    proofs: Sequence[GraphProof]
+    samples: Sequence[Sample]
+    budget: float
+    problems: Sequence[str]
+    seconds: float
+    variants: Sequence[Typed]
+
+
+def quality_rows(proofs: Sequence[GraphProof]) -> list[tuple[str, ...]]:
+    """For every precision and graph: mean PSNR, SSIM, loss, worst loss and where, rank correlation, weights."""
+    reference = proofs[0]
+    rows = []
+    for proof in proofs:
+        for name, quality in proof.quality.items():
+            lost = drop(proof, reference, name)
+            worst = int(np.argmax(lost))
+            rows.append(
+                (
+                    f"{proof.precision}",
+                    name,
+                    f"{np.mean(quality.psnr):.2f}",
+                    f"{np.mean(quality.ssim):.4f}",
+                    f"{np.mean(lost):+.3f}",
+                    f"{lost[worst]:+.2f} ({proof.conditions[name][worst]})",
+                    f"{rank_correlation(proof, reference):.4f}",
+                    f"{100 * proof.weights[0] / proof.weights[1]:.0f} %",
+                )
+            )
+    return rows
+
+
+def write_report(data: ReportData) -> str:
+    """The page, as HTML."""
+    manifest, backend = data.manifest, data.manifest.backend
+    target = ", ".join(backend.target or ("any",))
+    parts = [
+        f"<h1>{html.escape(manifest.name)} for {backend.name} ({target})</h1>",
+        "<p>" + html.escape(_summary(data)) + "</p>",
+        *(f"<p><b>Missed: {html.escape(problem)}</b></p>" for problem in data.problems),
+        "<h2>Quality on held-out samples</h2>",
+        _table(
+            ("precision", "graph", "PSNR dB", "SSIM", "loss dB", "worst loss dB", "score rank", "weights"),
+            quality_rows(data.proofs),
+        ),
+        _engines(data.manifest),
+        *(_layers(item) for item in data.work.values() if item.sensitivities),
+        *(_histograms(item) for item in data.work.values() if item.choice is not None),
+        _pictures(data),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{manifest.name}</title><style>{_STYLE}</style>{body}"
+    )
+
+
+def _summary(data: ReportData) -> str:
+    calibration = data.manifest.calibration
+    source = "" if calibration is None else (
+        f" Ranges from {calibration.samples} samples of {', '.join(calibration.sources)} "
+        f"(SHA-256 {calibration.sha256[:12]}, observer {calibration.observer})."
+    )  # fmt: skip
+    note = data.manifest.backend.note
+    return (
+        f"Budget {data.budget:g} dB; measured on a CPU: float16 by rounding every tensor, INT8 through Q/DQ. "
+        f"{data.seconds:.0f} s so far.{source}" + (f" {note}." if note else "")
+    )
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = False) -> str:
+    def show(cell: str) -> str:
+        return cell if raw else html.escape(cell)
+
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in headers)
+    body = "".join("<tr>" + "".join(f"<td>{show(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _engines(manifest: Manifest) -> str:
+    rows = []
+    for name, spec in manifest.graphs.items():
+        engine: EngineSpec | str | None = spec.engine
+        seconds = "-" if engine is None or isinstance(engine, str) else f"{engine.seconds:.1f}"
+        state = engine if isinstance(engine, str) else "none" if engine is None else engine.file
+        rows.append((name, spec.precision, state, seconds))
+    return "<h2>Engines</h2>" + _table(("graph", "precision", "engine", "seconds"), rows)
+
+
+def _layers(item: GraphPrecision) -> str:
+    assert item.choice is not None
+    largest = max((abs(s.drop_db) for s in item.sensitivities), default=0.0) or 1.0
+    rows = []
+    for s in item.sensitivities:
+        reason = item.choice.kept.get(s.layer.name)
+        state = '<span class="int8">INT8</span>' if reason is None else f'<span class="kept">{reason}</span>'
+        bar = f'<span class="bar" style="width:{200 * max(s.drop_db, 0) / largest:.0f}px"></span>'
+        rows.append(
+            (
+                html.escape(s.layer.source),
+                html.escape(s.layer.name),
+                f"{100 * s.share:.2f}",
+                f"{s.drop_db:+.4f}",
+                f"{s.drop_ssim:+.5f}",
+                state,
+                bar,
+            )
+        )
+    share = f"{100 * item.int8_share('conv'):.0f} % of convolutions, {100 * item.int8_share():.0f} % of all"
+    headers = ("layer", "node", "MACs %", "alone: loss dB", "loss SSIM", "precision", "")
+    return f"<h2>{item.name}: {share} in INT8</h2>" + _table(headers, rows, raw=True)
+
+
+def _histograms(item: GraphPrecision) -> str:
+    assert item.choice is not None
+    shown: dict[str, str] = {}
+    for layer in item.layers:
+        if layer.name in item.choice.int8:
+            for name in layer.inputs:
+                shown.setdefault(name, layer.source)
+    figures = "".join(
+        f"<figure>{_histogram(item.seen.histograms[name], item.ranges[name])}"
+        f"<figcaption>{html.escape(source)}: {item.ranges[name]:.3g} of {item.seen.histograms[name].largest:.3g}"
+        "</figcaption></figure>"
+        for name, source in shown.items()
+    )
+    return f"<h2>{item.name}: magnitudes and chosen ranges</h2><p>Logarithmic counts; red: the range.</p>{figures}"
+
+
+def _histogram(histogram: Histogram, chosen: float) -> str:
+    counts, top = histogram.bins()
+    heights = np.log1p(counts.reshape(_HISTOGRAM_BARS, -1).sum(axis=1))
+    heights = heights / max(float(heights.max()), 1e-9) * _HISTOGRAM_HEIGHT
+    width = _HISTOGRAM_WIDTH / _HISTOGRAM_BARS
+    bars = "".join(
+        f'<rect x="{i * width:.1f}" y="{_HISTOGRAM_HEIGHT - h:.1f}" width="{width:.1f}" height="{h:.1f}"/>'
+        for i, h in enumerate(heights)
+    )
+    x = min(chosen / top if top else 1.0, 1.0) * _HISTOGRAM_WIDTH
+    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HISTOGRAM_HEIGHT}" stroke="#cc3311" stroke-width="2"/>'
+    return f'<svg width="{_HISTOGRAM_WIDTH}" height="{_HISTOGRAM_HEIGHT}" fill="#4477aa">{bars}{line}</svg>'
+
+
+def _pictures(data: ReportData) -> str:
+    """The samples that lose most in the lowest precision, in every precision side by side."""
+    if len(data.proofs) < 2:
+        return ""
+    graph = min(data.proofs[0].quality)
+    lowest = next((p for p in data.proofs if p.precision == "int8"), data.proofs[-1])
+    worst = np.argsort(drop(lowest, data.proofs[0], graph))[::-1][:_WORST]
+    samples = [data.samples[i] for i in worst]
+    columns: list[tuple[str, list[NDArray[np.float32]]]] = []
+    for typed in data.variants:
+        verdicts = assess_all(Executor(rounded(typed.graphs["assess"])).run, samples)
+        columns.append((typed.precision, restore_all(Executor(rounded(typed.graphs[graph])).run, samples, verdicts)))
+    rows = []
+    for index, sample in enumerate(samples):
+        shown = [("input", sample.frame.astype(np.float32)), ("truth", sample.truth.astype(np.float32))]
+        shown += [(name, pictures[index]) for name, pictures in columns]
+        rows.append(
+            "".join(f"<figure>{_image(p)}<figcaption>{sample.condition}: {n}</figcaption></figure>" for n, p in shown)
+        )
+    return "<h2>Worst cases</h2>" + "".join(f"<div>{row}</div>" for row in rows)
+
+
+def _image(pixels: NDArray[np.float32]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

@@ -1,0 +1,89 @@
+"""Writing typed graphs: names that lead back to layers, and one weight file for all graphs."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uare_rt.calibration.graph import Graph
+
+__all__ = ["WEIGHT_FILE", "name_after_layers", "pack", "weight_bytes"]
+
+WEIGHT_FILE = "weights.bin"
+_STORED_OUTSIDE = 1024  # bytes; smaller constants stay in the graph
+_ALIGNMENT = 64
+
+
+def name_after_layers(graph: Graph, sources: Mapping[str, str]) -> None:
+    """Rename nodes to ``layer/node``, so that a compiler's errors and layer lists name the layer.
+
+    Args:
+        graph: changed in place.
+        sources: layer of a node by its name, see `Graph.sources`; nodes that were added belong to their reader.
+    """
+    readers = graph.consumers()
+    layers: dict[str, str] = {}
+    for node in reversed(graph.nodes):
+        behind = (reader.name for output in node.output for reader in readers.get(output, ()))
+        layer = sources.get(node.name) or next((layers[name] for name in behind if layers.get(name)), "")
+        layers[node.name] = layer
+    for node in graph.nodes:
+        if layers[node.name]:
+            node.name = f"{layers[node.name]}/{node.name}"
+
+
+def pack(graphs: Mapping[str, Graph]) -> tuple[dict[str, bytes], bytes]:
+    """Serialise graphs with their weights in one file, equal tensors once.
+
+    Args:
+        graphs: by name.
+
+    Returns:
+        The ONNX files by graph name, and the content of `WEIGHT_FILE`.
+    """
+    blob, places = bytearray(), {}
+    models = {}
+    for name, graph in graphs.items():
+        model = graph.model()
+        for tensor in model.graph.initializer:
+            array = numpy_helper.to_array(tensor)
+            raw = np.ascontiguousarray(array).tobytes()
+            if len(raw) < _STORED_OUTSIDE:
+                continue
+            key = hashlib.sha256(raw).digest()
+            if key not in places:
+                blob.extend(bytes(-len(blob) % _ALIGNMENT))
+                places[key] = len(blob)
+                blob.extend(raw)
+            outside = TensorProto(
+                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL
+            )
+            for field, value in (("location", WEIGHT_FILE), ("offset", places[key]), ("length", len(raw))):
+                outside.external_data.add(key=field, value=str(value))
+            tensor.CopyFrom(outside)
+        model.producer_name, model.producer_version = "uare-rt", ""
+        onnx.checker.check_model(graph.model(), full_check=True)
+        models[name] = model.SerializeToString(deterministic=True)
+    return models, bytes(blob)
+
+
+def weight_bytes(graphs: Mapping[str, Graph]) -> tuple[int, int]:
+    """Bytes of all weights of the graphs, equal ones counted once: as stored, and if they were float32."""
+    seen: dict[bytes, tuple[int, int]] = {}
+    for graph in graphs.values():
+        for tensor in graph.model().graph.initializer:
+            if tensor.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8):
+                continue
+            array = numpy_helper.to_array(tensor)
+            key = hashlib.sha256(array.tobytes() + helper.tensor_dtype_to_string(tensor.data_type).encode()).digest()
+            # Scales and zero points are no weights of the network: they count as stored only.
+            extra = tensor.name.endswith((".scale", ".zero"))
+            seen[key] = (array.nbytes, 0 if extra else 4 * array.size)
+    return sum(stored for stored, _ in seen.values()), sum(full for _, full in seen.values())

@@ -1,0 +1,204 @@
+"""`uare-rt build`: a bundle for a target, proven before it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uare_rt.cli.console import Meter, emit, emit_table
+from uare_rt.cli.extras import needs_extra
+from uare_rt.cli.options import OverwriteOption
+from uare_rt.errors import InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["build", "parse_sides"]
+
+_BACKENDS = ("tensorrt-rtx", "tensorrt", "onnxruntime", "openvino")
+_MODULES = {"tensorrt-rtx": ("tensorrt_rtx", "rtx"), "tensorrt": ("tensorrt", "tensorrt")}
+_OBSERVERS = ("min-max", "moving-min-max", "mse", "entropy", "percentile")
+_DEFAULT_SIDES = "64x64:512x512:1088x1920"
+_SIDE_STEP = 16
+
+
+def build(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME.uare", help="The bundle to write.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="uare-nano (shipped), a bundle, or a checkpoint.")
+    ] = "uare-nano",
+    backend: Annotated[str, typer.Option("--backend", metavar="NAME", help=", ".join(_BACKENDS))] = "tensorrt-rtx",
+    precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, fp16 or int8.")] = "fp16",
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="LIST", help="Compute capabilities, e.g. sm86,sm89,sm120.")
+    ] = None,
+    sides: Annotated[
+        str, typer.Option("--profile", metavar="MIN:OPT:MAX", help="Frame sides HxW; one alone gives static engines.")
+    ] = _DEFAULT_SIDES,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", metavar="PATH", help="Images, videos or directories to calibrate on.")
+    ] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option("--validation", metavar="PATH", help="The same for the proof of quality.")
+    ] = None,
+    observer: Annotated[str, typer.Option("--observer", metavar="NAME", help=", ".join(_OBSERVERS))] = "mse",
+    max_drop_db: Annotated[
+        float | None, typer.Option("--max-drop-db", min=0.0, metavar="DB", help="Budget; 0.02 for fp16, 0.1 for int8.")
+    ] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Write nothing if the budget is missed.")] = False,
+    workspace: Annotated[
+        int | None, typer.Option("--workspace", min=1, metavar="MIB", help="Most scratch memory of a layer.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Build a bundle for a target.
+
+    The graphs are brought to the precision, measured on held-out pictures, compiled and written with a report
+    (report.html in the bundle). Without --data, synthetic pictures are used.
+
+    The TensorRT backend compiles on the device: elsewhere the bundle is portable, its engines pending.
+    """
+    _check(backend, observer, out, overwrite)
+    from uare_rt.targets import DEFAULT_TARGETS, check_precision, parse_targets
+
+    accelerated = backend in _MODULES
+    targets = parse_targets(target or ",".join(DEFAULT_TARGETS)) if accelerated else ()
+    check_precision(precision, targets)
+    if target is not None and not accelerated:
+        raise UsageError(f"--target {target}: {backend} runs on any processor; leave --target out")
+    if precision == "fp16" and not accelerated:
+        raise UsageError(f"--precision fp16: {backend} computes in fp32 on processors; choose fp32 or int8")
+    profile = parse_sides(sides)
+    compiler = _compiler(backend)
+    with needs_extra("calibration"), _reserved(out), _source(model) as source, Meter(1) as meter:
+        from uare_rt.calibration.build import BuildRequest, build_bundle
+        from uare_rt.calibration.report import quality_rows
+
+        request = BuildRequest(
+            backend=backend,
+            precision=precision,
+            targets=tuple(t.name for t in targets),
+            profile=profile,
+            data=tuple(data or ()),
+            validation=tuple(validation or ()),
+            observer=observer,
+            max_drop_db=max_drop_db,
+            gate=gate,
+            workspace_mib=workspace,
+        )
+        bundle, proofs = build_bundle(
+            source, out, request, compiler=compiler, overwrite=overwrite, progress=_shown(meter)
+        )
+    emit_table(
+        ("precision", "graph", ">PSNR dB", ">SSIM", ">loss dB", ">worst loss dB", ">score rank", ">weights"),
+        quality_rows(proofs),
+    )
+    emit(_summary(bundle.manifest, out, compiler))
+
+
+def parse_sides(text: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Read `HxW` or `HxW:HxW:HxW`.
+
+    Returns:
+        Smallest, usual and largest height and width; all equal for a single one.
+
+    Raises:
+        UsageError: it is not of this form, not ascending, or a side is no multiple of 16.
+    """
+    found = [re.fullmatch(r"(\d+)x(\d+)", part) for part in text.split(":")]
+    sizes = [(int(match[1]), int(match[2])) for match in found if match]
+    if len(sizes) not in (1, 3) or len(sizes) != len(found):
+        raise UsageError(f"--profile {text}: write HxW or MIN:OPT:MAX, for example {_DEFAULT_SIDES}")
+    if any(side % _SIDE_STEP or side == 0 for size in sizes for side in size):
+        raise UsageError(f"--profile {text}: sides must be multiples of {_SIDE_STEP}")
+    low, usual, high = sizes * 3 if len(sizes) == 1 else sizes
+    if not all(a <= b <= c for a, b, c in zip(low, usual, high, strict=True)):
+        raise UsageError(f"--profile {text}: sides must not shrink from MIN to MAX")
+    return low, usual, high
+
+
+def _check(backend: str, observer: str, out: Path, overwrite: bool) -> None:
+    if backend not in _BACKENDS:
+        raise UsageError(f"--backend {backend}: nothing is built for it; choose one of: {', '.join(_BACKENDS)}")
+    if observer not in _OBSERVERS:
+        raise UsageError(f"--observer {observer}: no such observer; choose one of: {', '.join(_OBSERVERS)}")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists already; add --overwrite to replace it, or choose another -o")
+
+
+def _compiler(backend: str) -> Any | None:
+    """The module that compiles here; None where the device does it, or where nothing is compiled."""
+    if backend not in _MODULES:
+        return None
+    module, extra = _MODULES[backend]
+    if backend == "tensorrt":
+        return None  # compiles for the device it runs on: the first load there does it
+    with needs_extra(extra):
+        return importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def _reserved(out: Path) -> Iterator[None]:
+    """Refuse a second build of the same bundle while one is under way."""
+    import fcntl
+
+    lock = out.parent / f".{out.name}.lock"
+    try:
+        stream = lock.open("w")
+    except OSError as exc:
+        raise OutputError(f"{out.parent}: cannot write into it ({exc.strerror}); choose another -o") from exc
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise OutputError(f"{out}: another build is writing it; wait for it, or choose another -o") from exc
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _source(model: str) -> Iterator[Any]:
+    from uare_rt.bundle import Bundle, shipped_bundle
+
+    path = Path(model)
+    if model == "uare-nano":
+        yield Bundle.open(shipped_bundle())
+    elif path.is_dir():
+        yield Bundle.open(path)
+    elif path.is_file():
+        with needs_extra("export"), tempfile.TemporaryDirectory() as folder:
+            from uare_rt.export import export_bundle
+
+            yield Bundle.open(export_bundle(path, Path(folder) / "exported.uare"))
+    else:
+        raise InputError(f"--model {model}: no such preset, bundle or checkpoint; the shipped preset is uare-nano")
+
+
+def _shown(meter: Meter) -> Callable[[str, float], None]:
+    began = time.monotonic()
+    last = ""
+
+    def show(text: str, part: float) -> None:
+        nonlocal last
+        if text != last:
+            meter.start(text)
+            last = text
+        meter.update(part, 1.0, part / max(time.monotonic() - began, 1e-6), "parts")
+
+    return show
+
+
+def _summary(manifest: Any, out: Path, compiler: Any | None) -> str:
+    engines = "engines pending: the device compiles them at the first load" if compiler is None else "engines built"
+    if manifest.backend.name not in _MODULES:
+        engines = "runs as it is"
+    return f"{out}: written for {manifest.backend.name}, {engines}; report: {out / 'report.html'}"
