@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,3 +142,21 @@ def test_half_precision_inside_a_pattern_is_taken_along() -> None:
     assert count(fused) == {"Modulation": 1}
     feeds = {name: np.random.default_rng(i).random((1, 4, 5, 5), np.float32) for i, name in enumerate("xst")}
     assert np.array_equal(restored(fused, feeds), restored(model, feeds))
+
+
+def test_onnx_runtime_runs_the_fused_graph_as_it_is(
+    fused: onnx.ModelProto, plain: onnx.ModelProto, feeds: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """In a process of its own: ONNX Runtime and PyTorch are kept apart."""
+    onnx.save(fused, tmp_path / "fused.onnx")
+    onnx.save(plain, tmp_path / "plain.onnx")
+    np.savez(tmp_path / "feeds.npz", **feeds)
+    code = (
+        "import sys, numpy, onnxruntime\n"
+        "feeds = dict(numpy.load('feeds.npz'))\n"
+        "run = lambda name: onnxruntime.InferenceSession(name, providers=['CPUExecutionProvider']).run(None, feeds)[0]\n"
+        "gap = numpy.abs(run('fused.onnx') - run('plain.onnx')).max()\n"
+        "sys.exit(0 if gap < 1e-5 else f'differs by {gap}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
