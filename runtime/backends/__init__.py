@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uare_rt.backends.null import NullBackend
 from uare_rt.backends.onnxruntime_ import OnnxRuntimeBackend
 from uare_rt.backends.openvino_ import OpenVinoBackend
+from uare_rt.backends.tensorrt_ import TensorRtBackend
 from uare_rt.errors import BackendUnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _BACKENDS: dict[str, Backend] = {
         OnnxRuntimeBackend("onnxruntime-cuda", _CUDA),
         OnnxRuntimeBackend("onnxruntime-tensorrt", _TENSORRT),
         OpenVinoBackend(),
+        TensorRtBackend("tensorrt", "tensorrt", 'pip install "uare-rt[tensorrt]", on Jetson it comes with JetPack'),
+        TensorRtBackend("tensorrt-rtx", "tensorrt_rtx", 'pip install "uare-rt[rtx]"'),
         NullBackend(),
     )
 }
