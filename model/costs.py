@@ -6,16 +6,16 @@ A multiply-add counts as two operations; norms, activations and tables are left 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uare_rt.model.memory import WeightType
     from uare_rt.model.presets.uare_7b import CodecConfig, UnifiedConfig, VisionConfig
 
 __all__ = [
     "WEIGHT_BYTES",
-    "Weights",
     "Work",
     "codec_bytes",
     "codec_flops",
@@ -27,9 +27,8 @@ __all__ = [
     "vision",
 ]
 
-Weights = Literal["bf16", "int8", "int4"]
-# int4 has one 16-bit scale per group of 128.
-WEIGHT_BYTES: dict[Weights, float] = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
+# As 16-bit numbers, or as integers; int4 has one 16-bit scale per group of 128.
+WEIGHT_BYTES: dict[WeightType, float] = {"same": 2.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
 _CACHE_BYTES = 2  # bf16
 
 
@@ -77,7 +76,7 @@ def kv_bytes(config: UnifiedConfig, tokens: int) -> int:
     return tokens * mot.layers * 2 * mot.kv_heads * mot.head_dim * _CACHE_BYTES
 
 
-def decoder(config: UnifiedConfig, reads: Sequence[tuple[int, int]], weights: Weights, experts: int = 2) -> Work:
+def decoder(config: UnifiedConfig, reads: Sequence[tuple[int, int]], weights: WeightType, experts: int = 2) -> Work:
     """One pass of the decoder.
 
     Args:

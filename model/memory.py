@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from uare_rt.errors import BackendError, UsageError
 from uare_rt.machine import available_memory
-from uare_rt.model.costs import codec_parameters, parameters
+from uare_rt.model.costs import WEIGHT_BYTES, codec_parameters, parameters
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ __all__ = [
     "WeightType",
     "check_loading",
     "free_memory",
+    "loaded_bytes",
     "require",
     "weight_bytes",
 ]
@@ -98,7 +99,7 @@ def weight_bytes(config: UnifiedConfig, options: MemoryOptions, sizes: Sizes) ->
     thousandth, are left out.
     """
     counts = parameters(config)
-    each = {"same": float(sizes.model), "int8": 1.0, "int4": 0.5 + 2 / 128}[options.weights]
+    each = float(sizes.model) if options.weights == "same" else WEIGHT_BYTES[options.weights]
     mlp = counts["expert_mlp"] * each
     encoder, decoder = codec_parameters(config.codec)
     tables = (config.latent_side**2 + config.vision.side**2) * config.mot.hidden

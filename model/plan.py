@@ -1,7 +1,7 @@
 """What a restoration or an assessment costs on a device at the least: operations, bytes, memory, seconds.
 
 A floor, not a forecast: every phase takes the longer of its operations at the device's peak and its bytes at full
-bandwidth, guidance branches run as one batch, and weights are read once per pass.
+bandwidth, guidance branches run as one batch, and weights are read once per pass. Needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
-import torch
 
-from uare_rt.errors import MissingExtraError, UsageError
-from uare_rt.model.costs import WEIGHT_BYTES, Weights, Work, codec_flops, decoder, kv_bytes, parameters, vision
-from uare_rt.model.flow import Forecast, schedule
+from uare_rt.errors import UsageError
+from uare_rt.model.costs import (
+    WEIGHT_BYTES,
+    Work,
+    codec_bytes,
+    codec_flops,
+    decoder,
+    kv_bytes,
+    parameters,
+    pass_bytes,
+    vision,
+)
+from uare_rt.model.flow import Forecast, times
+from uare_rt.model.memory import PLAIN, Sizes, loaded_bytes, weight_bytes
 from uare_rt.model.transforms import fitted_size
-from uare_rt.model.vae import Autoencoder
 
 if TYPE_CHECKING:
+    from uare_rt.model.flow import Flow
+    from uare_rt.model.memory import MemoryOptions
     from uare_rt.model.presets.uare_7b import UnifiedConfig
-    from uare_rt.model.sampling import Flow
 
 __all__ = ["Arithmetic", "Device", "Layout", "Phase", "Plan", "devices", "plan_assessment", "plan_restoration"]
 
@@ -46,6 +56,10 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eight_bit: float
     source: str
 
+    def bound(self, work: Work) -> str:
+        """What limits a phase at 16 bit: ``compute`` or ``bandwidth``."""
+        return "compute" if work.flops / self.fp16 >= 1e3 * work.bytes / self.bandwidth else "bandwidth"
+
     def floor(self, work: Work, arithmetic: Arithmetic = "fp16") -> float:
         """Seconds that a phase takes at the least."""
         linear = self.fp16 if arithmetic == "fp16" else self.eight_bit
@@ -54,16 +68,9 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def devices() -> dict[str, Device]:
-    """The device table, by name.
-
-    Raises:
-        MissingExtraError: PyYAML is not installed.
-    """
+    """The device table, by name."""
     source = files("uare_rt.model.presets") / "devices.yaml"
-    try:
-        return msgspec.yaml.decode(source.read_bytes(), type=dict[str, Device])
-    except ImportError:
-        raise MissingExtraError("pyyaml", "vlm") from None
+    return msgspec.yaml.decode(source.read_bytes(), type=dict[str, Device])
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,15 @@ class Plan:
     Attributes:
         layout: tokens.
         phases: what runs.
-        memory: bytes by component: weights (bf16 but for the experts and the autoencoder, which is float32) and
-            caches; activations are not in it.
+        memory: bytes by component while it is loaded: weights (16 bit but for the experts and the autoencoder and
+            tables, which are float32), ``cache`` of all contexts, and ``activations``, the most that any phase holds.
+        peak: bytes at most at any time, residency considered.
     """
 
     layout: Layout
     phases: tuple[Phase, ...]
     memory: dict[str, float]
+    peak: float
 
     @property
     def flops(self) -> float:
@@ -143,33 +152,42 @@ class Plan:
         return sum(device.floor(phase.work, arithmetic) * phase.times for phase in self.phases)
 
 
-def _weight_bytes(weights: Weights) -> float:
-    if weights not in WEIGHT_BYTES:
-        raise UsageError(f"weights are {weights!r}, but must be one of {', '.join(WEIGHT_BYTES)}")
-    return WEIGHT_BYTES[weights]
+_SIZES = Sizes(model=2, codec=4)
 
 
-def _memory(config: UnifiedConfig, weights: Weights, tokens: int) -> dict[str, float]:
-    counts = parameters(config)
-    with torch.device("meta"):
-        codec = sum(parameter.numel() for parameter in Autoencoder(config.codec).parameters())
-    return {
-        "experts": 2 * counts["expert"] * _weight_bytes(weights),
-        "vocabulary": 2 * counts["vocabulary"] * 2.0,
-        "vision": counts["vision"] * 2.0,
-        "latents": counts["latents"] * 2.0,
-        "codec": codec * 4.0,
-        "cache": float(kv_bytes(config, tokens)),
-    }
+def _memory(
+    config: UnifiedConfig, options: MemoryOptions, layout: Layout, tokens: int, passes: tuple[int, int]
+) -> tuple[dict[str, float], float]:
+    """Bytes by component, and at most.
+
+    Args:
+        config: the model.
+        options: how it is kept.
+        layout: of the picture.
+        tokens: in all caches.
+        passes: tokens of the prefill and of an evaluation.
+    """
+    prefill, evaluation = passes
+    # Its keys and values are stacked while those of the layers are still there.
+    activations = [pass_bytes(config, prefill) + kv_bytes(config, prefill)]
+    if evaluation:
+        coded = codec_bytes(config.codec, *layout.size, options.tile)
+        activations += [pass_bytes(config, evaluation), *(elements * _SIZES.codec for elements in coded)]
+    parts = weight_bytes(config, options, _SIZES)
+    # One float32 scale per token and head of 8-bit keys and values.
+    share = (config.mot.head_dim + 4) / (2 * config.mot.head_dim) if options.cache == "int8" else 1.0
+    parts["cache"] = kv_bytes(config, tokens) * share
+    parts["activations"] = float(max(activations))
+    peak = loaded_bytes(config, options, _SIZES) + parts["cache"] + parts["activations"]
+    return parts, peak
 
 
 def _computed(flow: Flow) -> dict[int, int]:
     """How many evaluations run how many branches: {branches: evaluations}."""
     counts: dict[int, int] = {}
-    times, _ = schedule(flow.points, flow.shift)
     guided = 1 + flow.guidance.by_image
     main, others = Forecast(), Forecast()
-    for time in times.tolist():
+    for time in times(flow.points, flow.shift)[:-1].tolist():
         branches = 1 if not flow.forecast or _due(main) else 0
         if flow.guidance.active(time) and (not flow.forecast or _due(others)):
             branches += guided
@@ -181,12 +199,12 @@ def _computed(flow: Flow) -> dict[int, int]:
 def _due(forecast: Forecast) -> bool:
     due = forecast.advance()
     if due:
-        forecast.record(torch.zeros(()))
+        forecast.record(0.0)
     return due
 
 
 def plan_restoration(
-    config: UnifiedConfig, width: int, height: int, flow: Flow, *, prompt: int = 32, weights: Weights = "bf16"
+    config: UnifiedConfig, width: int, height: int, flow: Flow, *, prompt: int = 32, memory: MemoryOptions = PLAIN
 ) -> Plan:
     """Plan the restoration of one picture.
 
@@ -196,7 +214,7 @@ def plan_restoration(
         height: of the picture, in pixels.
         flow: schedule, guidance and forecasts.
         prompt: ids of the instruction.
-        weights: how the experts' weights are stored.
+        memory: how the model is kept; reading streamed or released weights again is not in the work.
 
     Returns:
         The plan.
@@ -208,28 +226,30 @@ def plan_restoration(
     latents, patches, text = layout.latents + _DELIMITERS, layout.patches + _DELIMITERS, layout.text
     main = latents + patches + text
     free = text if flow.guidance.by_image else 0
-    memory = _memory(config, weights, main + free)
+    evaluations = _computed(flow)
+    batch = 1 if flow.batched is False else max(evaluations)
+    parts, peak = _memory(config, memory, layout, main + free, (main, batch * latents))
     encode, decode = codec_flops(config.codec, *layout.size)
     reads = [(latents, latents), (patches, latents + patches), (text, main), (free, free)]
     phases = [
         Phase("encode", Work(other=encode)),
         Phase("vision", vision(config, layout.patches)),
-        Phase("prefill", decoder(config, reads, weights)),
+        Phase("prefill", decoder(config, reads, memory.weights)),
     ]
     # In the order in which branches join: everything, without the text, without the images.
     contexts = (main, latents + patches, text)
-    for branches, times in sorted(_computed(flow).items(), reverse=True):
+    for branches, count in sorted(evaluations.items(), reverse=True):
         seen = [(latents, context + latents) for context in contexts[:branches]]
         # The text-free cache is the beginning of the main one.
         cache = kv_bytes(config, main + (free if branches > 2 else 0))
-        work = decoder(config, seen, weights)
-        phases.append(Phase(f"evaluation, branches: {branches}", replace(work, bytes=work.bytes + cache), times))
+        work = decoder(config, seen, memory.weights)
+        phases.append(Phase(f"evaluation, branches: {branches}", replace(work, bytes=work.bytes + cache), count))
     phases.append(Phase("decode", Work(other=decode)))
-    return Plan(layout, tuple(phases), memory)
+    return Plan(layout, tuple(phases), parts, peak)
 
 
 def plan_assessment(
-    config: UnifiedConfig, width: int, height: int, *, text: int = 52, words: int = 0, weights: Weights = "bf16"
+    config: UnifiedConfig, width: int, height: int, *, text: int = 52, words: int = 0, memory: MemoryOptions = PLAIN
 ) -> Plan:
     """Plan the assessment of one picture.
 
@@ -239,7 +259,7 @@ def plan_assessment(
         height: of the picture, in pixels.
         text: tokens of the question and the forced answers, delimiters of the picture included.
         words: tokens of a free description to decode after it.
-        weights: how weights are stored.
+        memory: how the model is kept.
 
     Returns:
         The plan.
@@ -247,12 +267,13 @@ def plan_assessment(
     layout = Layout.of(config, width, height, max(text - 2 * _DELIMITERS, 0))
     seen = layout.patches + _DELIMITERS
     asked = max(text - _DELIMITERS, 0)
-    prefill = decoder(config, [(seen, seen), (asked, seen + asked)], weights, experts=1)
+    prefill = decoder(config, [(seen, seen), (asked, seen + asked)], memory.weights, experts=1)
     phases = [Phase("vision", vision(config, layout.patches)), Phase("prefill", prefill)]
     if words:
         context = seen + asked
-        step = decoder(config, [(1, context + 1)], weights, experts=1)
+        step = decoder(config, [(1, context + 1)], memory.weights, experts=1)
         head = parameters(config)["vocabulary"]
-        read = step.bytes + head * _weight_bytes(weights) + kv_bytes(config, context)
+        read = step.bytes + head * WEIGHT_BYTES[memory.weights] + kv_bytes(config, context)
         phases.append(Phase("word", Work(step.linear + 2.0 * head, step.other, read), words))
-    return Plan(layout, tuple(phases), _memory(config, weights, seen + asked + words))
+    parts, peak = _memory(config, memory, layout, seen + asked + words, (seen + asked, 0))
+    return Plan(layout, tuple(phases), parts, peak)

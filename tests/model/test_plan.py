@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from uare_rt.errors import UsageError
 from uare_rt.model.checkpoint import expected_shapes, load_unified
 from uare_rt.model.costs import codec_flops, decoder, kv_bytes, parameters, vision
-from uare_rt.model.flow import Guidance
+from uare_rt.model.flow import Flow, Guidance
+from uare_rt.model.memory import MemoryOptions
 from uare_rt.model.plan import Device, devices, plan_assessment, plan_restoration
 from uare_rt.model.presets.uare_7b import UARE_7B
-from uare_rt.model.sampling import Flow
 from uare_rt.model.unified import EMPTY
 
 TINY = Path(__file__).parents[1] / "data" / "mot-tiny"
@@ -65,27 +65,27 @@ def test_the_cost_table_is_met(
 @pytest.mark.parametrize(
     ("flow", "device", "weights", "arithmetic", "small", "large"),
     [
-        (EDIT, BRIEFED, "bf16", "fp16", 25.5, 123),
+        (EDIT, BRIEFED, "same", "fp16", 25.5, 123),
         (EDIT, BRIEFED, "int8", "w8a8", 16.5, 87.4),
-        (EDIT, ORIN, "bf16", "fp16", 51.0, 246),
+        (EDIT, ORIN, "same", "fp16", 51.0, 246),
         (EDIT, ORIN, "int8", "w8a8", 27.5, 153),
         (EDIT, THOR, "int4", "fp16", 8.40, 40.6),
         (EDIT, RTX, "int8", "w8a8", 4.04, 27.2),
-        (FORECAST, ORIN, "bf16", "fp16", 20.3, 97.9),
+        (FORECAST, ORIN, "same", "fp16", 20.3, 97.9),
         (FORECAST, THOR, "int8", "w8a8", 1.80, 9.98),
-        (Flow(50), THOR, "bf16", "fp16", 4.86, 14.9),
+        (Flow(50), THOR, "same", "fp16", 4.86, 14.9),
         (Flow(50), THOR, "int8", "fp16", 2.96, 14.9),
         (Flow(50), RTX, "int8", "w8a8", 1.50, 10.8),
-        (Flow(9), ORIN, "bf16", "fp16", 3.70, 18.0),
+        (Flow(9), ORIN, "same", "fp16", 3.70, 18.0),
         (Flow(5), RTX, "int4", "fp16", 0.60, 2.82),
-        (Flow(2), THOR, "bf16", "fp16", 0.25, 0.93),
+        (Flow(2), THOR, "same", "fp16", 0.25, 0.93),
     ],
 )
 def test_the_latency_floors_are_met(
     flow: Flow, device: Device, weights: str, arithmetic: str, small: float, large: float
 ) -> None:
     for side, seconds in ((512, small), (1024, large)):
-        plan = plan_restoration(UARE_7B, side, side, flow, weights=weights)
+        plan = plan_restoration(UARE_7B, side, side, flow, memory=MemoryOptions(weights))
         assert plan.floor(device, arithmetic) == pytest.approx(seconds, rel=6e-3, abs=0.008)
 
 
@@ -95,8 +95,8 @@ def test_the_latency_floors_are_met(
 )
 def test_the_assessment_floors_are_met(device: Device, prefill: float, words: tuple[float, float, float]) -> None:
     assert plan_assessment(UARE_7B, 512, 512).floor(device) == near(prefill)
-    for weights, milliseconds in zip(("bf16", "int8", "int4"), words, strict=True):
-        plan = plan_assessment(UARE_7B, 512, 512, words=1, weights=weights)
+    for weights, milliseconds in zip(("same", "int8", "int4"), words, strict=True):
+        plan = plan_assessment(UARE_7B, 512, 512, words=1, memory=MemoryOptions(weights))
         assert device.floor(plan.phases[-1].work) * 1e3 == pytest.approx(milliseconds, rel=6e-3)
 
 
@@ -105,12 +105,14 @@ def test_memory_by_component_adds_up_to_the_files() -> None:
     weights, codec = expected_shapes(UARE_7B)
     tables = {"latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"}
     stored = sum(2 * torch.Size(shape).numel() for name, shape in weights.items() if name not in tables)
-    planned = sum(memory[part] for part in ("experts", "vocabulary", "vision", "latents"))
+    planned = sum(
+        memory[part] for part in ("gen_expert", "und_attention", "und_mlp", "vocabulary", "vision", "latents")
+    )
     # The decoder's norms and biases are what the plan leaves out.
     assert planned == pytest.approx(stored, rel=1e-4)
-    assert memory["codec"] == sum(4 * torch.Size(shape).numel() for shape in codec.values())
-    int4 = plan_restoration(UARE_7B, 512, 512, EDIT, weights="int4").memory
-    assert int4["experts"] / 1e9 == near(6.73)
+    assert memory["encoder"] + memory["decoder"] == sum(4 * torch.Size(shape).numel() for shape in codec.values())
+    int4 = plan_restoration(UARE_7B, 512, 512, EDIT, memory=MemoryOptions("int4")).memory
+    assert (int4["gen_expert"] + int4["und_attention"] + int4["und_mlp"]) / 1e9 == near(6.73)
 
 
 def test_the_guidance_interval_decides_how_many_branches_run() -> None:
@@ -140,7 +142,7 @@ def test_formulas_count_what_the_model_does() -> None:
     text = model.text_block([1, 2, 3])
     context, _ = model.extend(EMPTY, [text])
     block = model.target_block(torch.zeros(30, config.latent_width), 0.5, (5, 6))
-    work = decoder(config, [(32, 32 + 5)], "bf16")
+    work = decoder(config, [(32, 32 + 5)], "same")
     assert counted(lambda: model.target_stream(context, block)) == work.flops
     held = sum(p.numel() for p in model.vision.parameters())
     assert parameters(config)["vision"] == held
@@ -160,7 +162,6 @@ def test_every_device_says_where_its_figures_come_from() -> None:
     [
         (lambda: plan_restoration(UARE_7B, 0, 512, EDIT), "0x512 pixels"),
         (lambda: plan_restoration(UARE_7B, 512, 512, Flow(1)), "1 time points make no evaluation"),
-        (lambda: plan_restoration(UARE_7B, 512, 512, EDIT, weights="int2"), "weights are 'int2', but must be one of"),
         (lambda: plan_restoration(UARE_7B, 512, 512, EDIT).floor(THOR, "fp4"), "arithmetic is 'fp4'"),
     ],
 )
