@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from uare_rt.errors import UsageError
+from uare_rt.errors import MissingExtraError, UsageError
+from uare_rt.kernels.jit import interpreted, version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,10 +26,24 @@ class Arguments:
     Args:
         op: the operator's name, for messages.
         device: where every tensor must be.
+
+    Raises:
+        UsageError: kernels do not run there.
+        MissingExtraError: Triton is not installed.
     """
 
     def __init__(self, op: str, device: torch.device) -> None:
         self._op, self._device = op, device
+        if version() is None:
+            raise MissingExtraError("triton", "kernels")
+        wanted = "cpu" if interpreted() else "cuda"
+        self.value(
+            "the device", device, device.type == wanted, f"{wanted} with TRITON_INTERPRET={int(wanted == 'cpu')}"
+        )
+        if wanted == "cuda":
+            # Triton launches on the current device, wherever the pointers lead.
+            current = torch.cuda.current_device()
+            self.value("the device", device, device.index == current, f"the current one, cuda:{current}")
 
     def value(self, name: str, value: object, holds: bool, expected: str) -> None:
         """Refuse a value that does not hold.

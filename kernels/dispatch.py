@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -149,6 +149,11 @@ def _decide(op: str, tensors: Sequence[Tensor], problem: str | None) -> Choice:
     return choice
 
 
+def _on(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
+
+
 def _skipped(tensor: Tensor) -> bool:
     """Whether the kernels are out of the question: the usual case on a CPU, decided before anything is imported.
 
@@ -187,7 +192,8 @@ def call(op: str, *arguments: Any, **options: Any) -> Any:
     tensors = [value for value in (*arguments, *options.values()) if isinstance(value, torch.Tensor)]
     choice = _decide(op, tensors, None)
     if choice.path == "triton":
-        return module.run(*arguments, **options, target=choice.target)
+        with _on(tensors[0]):
+            return module.run(*arguments, **options, target=choice.target)
     return module.reference(*arguments, **options)
 
 
@@ -211,9 +217,10 @@ def attention(
     from uare_rt.kernels import window_attention as windowed
 
     target = way.choice.target
-    if way.valid is not None and way.past is not None:
-        return windowed.run(q, k, v, way.past, way.valid, target=target)
-    return own.run(q, k, v, past=way.past, ranges=way.ranges, target=target)
+    with _on(q):
+        if way.valid is not None and way.past is not None:
+            return windowed.run(q, k, v, way.past, way.valid, target=target)
+        return own.run(q, k, v, past=way.past, ranges=way.ranges, target=target)
 
 
 def layer(
@@ -243,7 +250,8 @@ def layer(
 
     runs = runs_of([(segment.expert, segment.length) for segment in segments])
     target = way.choice.target
-    return fused.forward(module, x, runs, rope, way.past, ranges=way.ranges, valid=way.valid, target=target)
+    with _on(x):
+        return fused.forward(module, x, runs, rope, way.past, ranges=way.ranges, valid=way.valid, target=target)
 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -263,7 +271,8 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
         return None
     from uare_rt.kernels import gemm
 
-    return gemm.run(x, weight, scale, bias, target=choice.target)
+    with _on(x):
+        return gemm.run(x, weight, scale, bias, target=choice.target)
 
 
 def modulation(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
@@ -288,7 +297,8 @@ def modulation(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
         return None
     from uare_rt.kernels import modulation as fused
 
-    return fused.run(x, scale, shift, target=choice.target)
+    with _on(x):
+        return fused.run(x, scale, shift, target=choice.target)
 
 
 def guided_step(
@@ -321,7 +331,8 @@ def guided_step(
     limits = {"renorm": guidance.renorm, "renorm_min": guidance.renorm_min}
     others = (text_free.contiguous(), None if image_free is None else image_free.contiguous())
     main = main.contiguous()
-    return flow_step.run(x.contiguous(), main, *others, step=step, **scales, **limits, target=choice.target)
+    with _on(x):
+        return flow_step.run(x.contiguous(), main, *others, step=step, **scales, **limits, target=choice.target)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def forward(
     experts = [getattr(layer, EXPERTS[index if index in used else min(used)]) for index in range(2)]
 
     def pair(name: str) -> tuple[Tensor, Tensor]:
-        return tuple(getattr(expert, name).weight for expert in experts)  # type: ignore[return-value]
+        und, gen = (getattr(expert, name).weight for expert in experts)
+        return und, gen
 
     normed = routed_norm.run(x, pair("input_norm"), runs, experts[0].input_norm.eps, target=target)
     dim = experts[0].q_norm.weight.shape[0]

@@ -37,7 +37,7 @@ def full_report() -> dict[str, Any]:
 def _trial(device: torch.device, reason: str) -> tuple[bool, str]:
     q, k = (torch.randn(1, heads, 33, 64, device=device).half() for heads in (4, 2))
     try:
-        got = attention.run(q, k, k, target=dispatch.choose(device).target)
+        got = dispatch.call("attention", q, k, k)
         gap = float((got.float() - attention.reference(q.float(), k.float(), k.float())).abs().max())
     except Exception as error:  # compiler, driver and runtime raise what they like
         return False, f"{reason}, but a kernel fails there: {type(error).__name__}: {str(error)[:200]}"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uare_rt.errors import UsageError
-from uare_rt.kernels import attention
+from uare_rt.kernels import attention, checks
 from uare_rt.kernels.tiles import Tile
 from uare_rt.model.mot import block_causal_mask
 
@@ -124,3 +124,10 @@ def test_arguments_that_do_not_fit_are_refused_by_name(change: dict[str, object]
     arguments = {"q": torch.zeros(1, 4, 3, 16), "k": torch.zeros(1, 2, 3, 16), "v": torch.zeros(1, 2, 3, 16), **change}
     with pytest.raises(UsageError, match=message):
         attention.run(**arguments, target=TARGET)
+
+
+def test_a_cpu_tensor_is_refused_where_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "interpreted", lambda: False)
+    x = torch.zeros(1, 2, 3, 16)
+    with pytest.raises(UsageError, match="attention: the device is cpu, but must be cuda with TRITON_INTERPRET=0"):
+        attention.run(x, x, x, target=TARGET)
