@@ -36,7 +36,8 @@ def test_a_table_covers_every_token_once_with_its_expert(runs: list[tuple[str, i
     assert covered == [int(name == "gen") for name, length in runs for _ in range(length)]
 
 
-@DTYPES
+# The interpreter multiplies no bf16 matrices; what casts to fp32 on reading works.
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(("batch", "width"), [(2, 160), (1, 37), (1, 1100)])
 def test_routed_norm(dtype: torch.dtype, batch: int, width: int) -> None:
     memory = Memory()

@@ -21,7 +21,8 @@ def last(memory: Memory, *shape: int, dtype: torch.dtype) -> Tensor:
     return memory.normal(batch, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)
 
 
-@DTYPES
+# The interpreter multiplies no bf16 matrices; what casts to fp32 on reading works.
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("activation", modulation.ACTIVATIONS)
 @pytest.mark.parametrize("layout", ["first", "last"])
 def test_modulation(dtype: torch.dtype, activation: str, layout: str) -> None:
