@@ -45,7 +45,9 @@ _DEFAULT_BUDGET = {"fp32": 0.0, "fp16": 0.02, "int8": 0.1}
 _SAMPLES, _SEARCH, _HELD_OUT = 24, 12, 12
 _SIDE = 128
 _HELD_OUT_SHARE = 4  # every fourth picture is for the proof, where no others were given
-_UNPROVEN_INT8 = "INT8 engines of TensorRT-RTX were built without a GPU: they parse and compile; that they compute in INT8 is not shown"
+_UNPROVEN_INT8 = (
+    "INT8 engines of TensorRT-RTX were built without a GPU: they parse and compile; computing in INT8 is not shown"
+)
 _DRIVERS = {"tensorrt-rtx": "a driver for CUDA 13 (580 or newer)", "tensorrt": "the TensorRT of the device"}
 
 
@@ -138,8 +140,10 @@ def build_bundle(
         ]
     wanted = next(typed for typed in variants if typed.precision == _shipped(request, half))
     progress("proving quality", 0.0)
+    full = weight_bytes(graphs)
     proofs = [
-        compare(typed, prove(typed, sets.held_out), sets.held_out, weight_bytes(typed.graphs)) for typed in variants
+        compare(typed, prove(typed, sets.held_out), sets.held_out, (weight_bytes(typed.graphs), full))
+        for typed in variants
     ]
     chosen = next(proof for proof in proofs if proof.precision == wanted.precision)
     problems = missed(chosen, proofs[0], request.budget)

@@ -16,7 +16,7 @@ from uare_rt.calibration.metrics import spearman
 from uare_rt.calibration.observation import Observations, observe
 from uare_rt.calibration.qdq import place
 from uare_rt.calibration.rounding import rounded
-from uare_rt.calibration.sensitivity import Choice, Quality, Sensitivity, choose, measure_layers
+from uare_rt.calibration.sensitivity import Choice, Quality, Sensitivity, choose, choose_stored, measure_layers
 from uare_rt.calibration.switches import Switchable
 from uare_rt.views import extract_views
 
@@ -171,25 +171,27 @@ def int8(
     exact = {scale: assess_all(full["assess"].run, chosen) for scale, chosen in samples.items()}
     switchable = _switchable(assess, observer)
 
-    def assess_with(names: Collection[str], scale: int) -> list[Verdict]:
-        return assess_all(lambda feeds: switchable.run(feeds, names), samples[scale])
+    def assess_with(names: Collection[str], stored: Collection[str], scale: int) -> list[Verdict]:
+        return assess_all(lambda feeds: switchable.run(feeds, names, stored), samples[scale])
 
-    def measure_assessment(names: Collection[str]) -> Quality:
+    def measure_assessment(names: Collection[str], stored: Collection[str] = ()) -> Quality:
         run = full[f"restore_x{first}"].run
-        return measure_restoration(run, samples[first], assess_with(names, first))
+        return measure_restoration(run, samples[first], assess_with(names, stored, first))
 
     reference = measure_restoration(full[f"restore_x{first}"].run, samples[first], exact[first])
     _search(assess, measure_assessment, reference, _ASSESS_SHARE * budget, known, progress)
     assert assess.choice is not None
-    verdicts = {scale: assess_with(assess.choice.int8, scale) for scale in samples}
+    verdicts = {scale: assess_with(assess.choice.int8, assess.choice.stored, scale) for scale in samples}
     for name, item in work.items():
         if name == "assess":
             continue
         scale = item.scale
         restore = _switchable(item, observer)
 
-        def measure(names: Collection[str], restore: Switchable = restore, scale: int = scale) -> Quality:
-            return measure_restoration(lambda feeds: restore.run(feeds, names), samples[scale], verdicts[scale])
+        def measure(
+            names: Collection[str], stored: Collection[str] = (), restore: Switchable = restore, scale: int = scale
+        ) -> Quality:
+            return measure_restoration(lambda feeds: restore.run(feeds, names, stored), samples[scale], verdicts[scale])
 
         reference = measure_restoration(full[name].run, samples[scale], exact[scale])
         _search(item, measure, reference, _MARGIN * budget, known, progress)
@@ -237,7 +239,7 @@ def _has_range(layer: Layer, ranges: Mapping[str, float]) -> bool:
 
 def _search(
     item: GraphPrecision,
-    measure: Callable[[Collection[str]], Quality],
+    measure: Callable[..., Quality],
     reference: Quality,
     budget: float,
     known: dict[str, tuple[float, float]],
@@ -252,11 +254,18 @@ def _search(
     known.update({s.layer.key: (s.drop_db, s.drop_ssim) for s in item.sensitivities if s.layer.key})
     progress(f"choosing the mixed precision of {item.name}", 0.0)
     accept = (lambda quality: accepts_scores(reference, quality)) if item.name == "assess" else (lambda _: True)
-    item.choice = choose(item.sensitivities, measure, reference, budget, accept=accept)
+    choice = choose(item.sensitivities, measure, reference, budget, accept=accept)
+    # Where the budget is spent already, weights may cost no more than that.
+    allowed = max(budget, choice.drop_db)
+    stored = choose_stored(
+        item.sensitivities, choice.kept, lambda names: measure(choice.int8, names), reference, allowed, accept=accept
+    )
     unusable = {layer.name: "no range" for layer in item.layers if layer not in usable}
-    item.choice = Choice(item.choice.int8, item.choice.drop_db, {**item.choice.kept, **unusable})
+    item.choice = Choice(choice.int8, choice.drop_db, {**choice.kept, **unusable}, stored)
 
 
 def _placed(item: GraphPrecision) -> Graph:
     assert item.choice is not None
-    return place(item.graph, [layer for layer in item.layers if layer.name in item.choice.int8], item.ranges)
+    chosen = [layer for layer in item.layers if layer.name in item.choice.int8]
+    stored = [layer for layer in item.layers if layer.name in item.choice.stored]
+    return place(item.graph, chosen, item.ranges, stored=stored)

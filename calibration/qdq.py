@@ -26,13 +26,21 @@ if TYPE_CHECKING:
 __all__ = ["place", "quantised_weight"]
 
 
-def place(graph: Graph, layers: Iterable[Layer], ranges: Mapping[str, float], *, least_error: bool = True) -> Graph:
+def place(
+    graph: Graph,
+    layers: Iterable[Layer],
+    ranges: Mapping[str, float],
+    *,
+    stored: Iterable[Layer] = (),
+    least_error: bool = True,
+) -> Graph:
     """Write Q/DQ pairs for the chosen layers.
 
     Args:
         graph: in float32; not changed.
         layers: to run in INT8; all their inputs need a range above 0.
         ranges: largest magnitude to represent, by tensor.
+        stored: further layers whose weights alone are kept in INT8.
         least_error: choose the ranges of weights by least square error; otherwise by their largest magnitude.
 
     Returns:
@@ -51,6 +59,8 @@ def place(graph: Graph, layers: Iterable[Layer], ranges: Mapping[str, float], *,
             _rewire(node, name, _pair(result, name, ranges, pairs))
         if layer.weight is not None:
             _store(result, node, layer, least_error=least_error)
+    for layer in stored:
+        _store(result, nodes[layer.name], layer, least_error=least_error)
     return result
 
 

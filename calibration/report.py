@@ -145,6 +145,8 @@ def _layers(item: GraphPrecision) -> str:
     rows = []
     for s in item.sensitivities:
         reason = item.choice.kept.get(s.layer.name)
+        if reason is not None and s.layer.name in item.choice.stored:
+            reason += ", weights in INT8"
         state = '<span class="int8">INT8</span>' if reason is None else f'<span class="kept">{reason}</span>'
         bar = f'<span class="bar" style="width:{200 * max(s.drop_db, 0) / largest:.0f}px"></span>'
         rows.append(

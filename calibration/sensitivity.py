@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from uare_rt.calibration.layers import Layer
 
-__all__ = ["Choice", "Measure", "Quality", "Sensitivity", "choose", "measure_layers", "worthwhile"]
+__all__ = ["Choice", "Quality", "Sensitivity", "choose", "choose_stored", "measure_layers", "worthwhile"]
 
 _LEAST_SHARE = 1e-3  # of a graph's multiplications: below it INT8 gains nothing
 _RETRY_SHARE = 0.01  # of a graph's multiplications: above it a layer that came back is tried once more
@@ -37,10 +37,6 @@ class Quality:
     psnr: tuple[float, ...]
     ssim: tuple[float, ...]
     scores: tuple[float, ...] = ()
-
-
-Measure = "Callable[[Collection[str]], Quality]"
-"""Measures a graph with the named layers in INT8."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +66,13 @@ class Choice:
         int8: names of the layers in INT8.
         drop_db: measured with all of them in INT8, against the reference, mean over the samples.
         kept: for every other layer why it stays in half precision.
+        stored: names of those of them whose weights are kept in INT8 all the same.
     """
 
     int8: frozenset[str]
     drop_db: float
     kept: Mapping[str, str]
+    stored: frozenset[str] = frozenset()
 
 
 def mean_drop(reference: Quality, other: Quality) -> float:
@@ -170,3 +168,37 @@ def choose(
     fits(int8)
     kept |= dict.fromkeys(set(names) - int8, "sensitive")
     return Choice(int8, drops[int8][0], kept)
+
+
+def choose_stored(
+    sensitivities: Sequence[Sensitivity],
+    kept: Collection[str],
+    measure: Callable[[Collection[str]], Quality],
+    reference: Quality,
+    budget: float,
+    *,
+    accept: Callable[[Quality], bool] = lambda _: True,
+) -> frozenset[str]:
+    """Find layers that compute in half precision and can keep their weights in INT8, as many as the budget allows.
+
+    Only products with weights are considered: TensorRT has kernels for them with weights alone in INT8.
+
+    Args:
+        sensitivities: of all layers.
+        kept: names of the layers in half precision.
+        measure: quality with the weights of the named layers in INT8, besides what is in INT8 already.
+        reference: quality in float32.
+        budget: largest mean loss of PSNR against the reference, in dB.
+        accept: a further condition on the quality.
+    """
+    linear = [s for s in sensitivities if s.layer.name in kept and s.layer.kind == "linear"]
+    names = [s.layer.name for s in sorted(linear, key=lambda s: -s.drop_db)]
+    low, high = 0, len(names)
+    while low < high:
+        middle = (low + high) // 2
+        quality = measure(frozenset(names[middle:]))
+        if mean_drop(reference, quality) <= budget and accept(quality):
+            high = middle
+        else:
+            low = middle + 1
+    return frozenset(names[low:])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,16 +74,12 @@ def pack(graphs: Mapping[str, Graph]) -> tuple[dict[str, bytes], bytes]:
     return models, bytes(blob)
 
 
-def weight_bytes(graphs: Mapping[str, Graph]) -> tuple[int, int]:
-    """Bytes of all weights of the graphs, equal ones counted once: as stored, and if they were float32."""
-    seen: dict[bytes, tuple[int, int]] = {}
+def weight_bytes(graphs: Mapping[str, Graph]) -> int:
+    """Bytes of all constants of the graphs that are no integers of shapes, equal ones counted once."""
+    seen: dict[bytes, int] = {}
     for graph in graphs.values():
         for tensor in graph.model().graph.initializer:
-            if tensor.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8):
-                continue
-            array = numpy_helper.to_array(tensor)
-            key = hashlib.sha256(array.tobytes() + helper.tensor_dtype_to_string(tensor.data_type).encode()).digest()
-            # Scales and zero points are no weights of the network: they count as stored only.
-            extra = tensor.name.endswith((".scale", ".zero"))
-            seen[key] = (array.nbytes, 0 if extra else 4 * array.size)
-    return sum(stored for stored, _ in seen.values()), sum(full for _, full in seen.values())
+            if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8):
+                array = numpy_helper.to_array(tensor)
+                seen[hashlib.sha256(array.tobytes()).digest()] = array.nbytes
+    return sum(seen.values())

@@ -1,4 +1,4 @@
-"""One graph in which every layer can be switched to INT8 and back between runs.
+"""One graph in which every layer can be switched to INT8 and back between runs, whole or its weights only.
 
 Sensitivity needs as many measurements as there are layers, and loading a graph costs more than running it. The
 switches are inputs of the graph; what a layer computes with its switch on is what `qdq.place` would make of it.
@@ -49,13 +49,15 @@ class Switchable:
         least_error: bool = True,
     ) -> None:
         self._switches = {layer.name: f"switch.{index}" for index, layer in enumerate(layers)}
+        self._weights = {x.name: f"{self._switches[x.name]}.weight" for x in layers if x.weight is not None}
         result = graph.copy()
         nodes = {node.name: node for node in result.nodes}
         consumers = result.consumers()
         places = {node.name: node.input for node in original.nodes}
         for layer in layers:
             switch, node = self._switches[layer.name], nodes[layer.name]
-            result.inputs.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
+            for name in (switch, *filter(None, (self._weights.get(layer.name),))):
+                result.inputs.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
             if layer.residual is not None:
                 _switch_residual(result, consumers, node, switch, layer.residual, ranges[layer.residual])
             for index, name in enumerate(places[layer.name]):
@@ -63,18 +65,22 @@ class Switchable:
                     _switch(result, node, index, switch, name, ranges[name])
                 elif name == layer.weight:
                     real = np.asarray(original.constants[name], np.float32)
-                    _switch_weight(result, node, index, switch, real, layer.axis, least_error=least_error)
+                    _switch_weight(result, node, index, f"{switch}.weight", real, layer.axis, least_error=least_error)
         self._executor = Executor(result)
         self.outputs = self._executor.outputs
 
-    def run(self, feeds: Mapping[str, NDArray[Any]], int8: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], int8: Collection[str] = (), stored: Collection[str] = ()
+    ) -> dict[str, NDArray[Any]]:
         """Run with some layers in INT8.
 
         Args:
             feeds: inputs of the graph.
             int8: names of the layers that are switched on.
+            stored: names of the layers of which only the weights are in INT8.
         """
         switches = {switch: np.array(name in int8) for name, switch in self._switches.items()}
+        switches |= {switch: np.array(name in int8 or name in stored) for name, switch in self._weights.items()}
         return self._executor.run({**feeds, **switches})
 
 

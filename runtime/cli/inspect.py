@@ -11,7 +11,7 @@ from uare_rt.cli.console import emit, emit_json, emit_table
 from uare_rt.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from uare_rt.manifest import Manifest, TensorSpec
+    from uare_rt.manifest import CalibrationInfo, GraphSpec, Manifest, Profile, TensorSpec
 
 __all__ = ["inspect"]
 
@@ -57,10 +57,45 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("weights", trained),
         ("weights sha256", source.weights_sha256[:16]),
         ("scales", ", ".join(f"x{scale}" for scale in manifest.scales)),
-        ("backend", manifest.backend.name),
+        ("backend", _backend(manifest)),
         ("tiles", f"grid {tiling.grid} px, {tiling.before} px before and {tiling.after} px after"),
-        *((f"quality: {name}", str(value)) for name, value in manifest.quality.items()),
+        *([] if manifest.calibration is None else [("calibration", _calibration(manifest.calibration))]),
+        *((f"quality: {name}", _quality(value)) for name, value in manifest.quality.items()),
+        *((f"engine: {name}", _engine(graph)) for name, graph in manifest.graphs.items() if graph.engine is not None),
     ]
+
+
+def _backend(manifest: Manifest) -> str:
+    backend = manifest.backend
+    parts = [backend.name, backend.version, f"for {', '.join(backend.target)}" if backend.target else None]
+    needs = [f"needs {backend.driver}" if backend.driver else None, backend.note]
+    return "; ".join(part for part in (" ".join(filter(None, parts)), *needs) if part)
+
+
+def _calibration(info: CalibrationInfo) -> str:
+    return f"{info.samples} samples of {', '.join(info.sources)}; {info.observer}; sha256 {info.sha256[:16]}"
+
+
+def _quality(value: object) -> str:
+    """Figures of one precision: PSNR and SSIM of every graph, the rest as it is."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(
+        f"{name} {part['psnr_db']:.2f} dB" if isinstance(part, dict) and "psnr_db" in part else f"{name} {part}"
+        for name, part in value.items()
+    )
+
+
+def _engine(graph: GraphSpec) -> str:
+    share = "" if graph.int8_macs is None else f", {100 * graph.int8_macs:.0f} % of convolutions in INT8"
+    sides = "".join(f", {name} {_shapes(profile)}" for name, profile in (graph.profile or {}).items())
+    engine = graph.engine
+    state = "pending" if engine is None or isinstance(engine, str) else f"{engine.file}, {', '.join(engine.targets)}"
+    return f"{state}, {graph.precision}{share}{sides}"
+
+
+def _shapes(profile: Profile) -> str:
+    return " to ".join("x".join(map(str, shape)) for shape in dict.fromkeys((profile.min, profile.opt, profile.max)))
 
 
 def _graphs(manifest: Manifest) -> list[tuple[str, ...]]:
