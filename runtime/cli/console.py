@@ -133,7 +133,7 @@ class Meter:
         """Begin a file."""
         self._show(self._done, name if self._total == 1 else f"[{self._done + 1}/{self._total}] {name}", "")
 
-    def update(self, done: float, total: float | None, rate: float, unit: str) -> None:
+    def update(self, done: float, total: float | None, rate: float, unit: str, standing: str = "") -> None:
         """Report progress inside the current file.
 
         Args:
@@ -141,14 +141,22 @@ class Meter:
             total: the whole file; None if not known.
             rate: work per second, in `unit`.
             unit: for example `"frames"` or `"MP"`.
+            standing: what else is known so far.
         """
         fraction = min(done / total, 1.0) if total else 0.0
-        self._show(self._done + fraction, None, f"{rate:.2f} {unit}/s")
+        self._show(self._done + fraction, None, f"{rate:.2f} {unit}/s{'  ' if standing else ''}{standing}")
 
     def finish(self) -> None:
         """End a file."""
         self._done += 1
         self._show(self._done, None, "")
+
+    def tell(self, line: str) -> None:
+        """Print a line of result on standard error, where standard output carries something else."""
+        if Meter.shown is not None:
+            Meter.shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            typer.echo(line, err=True)
 
     def say(self, line: str) -> None:
         """Print a line of result while the bar is shown."""

@@ -8,12 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from uare_rt.cli.clips import clip_job
 from uare_rt.cli.console import Meter, emit_json
 from uare_rt.cli.failures import Failures
 from uare_rt.cli.inputs import find_sources
 from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, OverwriteOption, ThreadsOption
 from uare_rt.cli.outputs import plan_outputs, prepared_directories
-from uare_rt.cli.work import Settings, restore_job
+from uare_rt.cli.video_options import (
+    BitRateOption,
+    CodecOption,
+    CompareOption,
+    CrfOption,
+    DeinterlaceOption,
+    EndOption,
+    FpsOption,
+    PixFmtOption,
+    PresetOption,
+    PreviewOption,
+    RawOption,
+    ResumeOption,
+    ReuseOption,
+    SampleOption,
+    SkipAboveOption,
+    StartOption,
+    VerifyOption,
+    parse_rate,
+    parse_raw,
+    parse_seconds,
+)
+from uare_rt.cli.work import Settings, preview_job, restore_job
 from uare_rt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +68,23 @@ def restore(
     tile: Annotated[
         int | None, typer.Option("--tile", min=1, metavar="PX", help="Tile side of images; fits memory if not given.")
     ] = None,
+    codec: CodecOption = None,
+    crf: CrfOption = None,
+    bit_rate: BitRateOption = None,
+    preset: PresetOption = None,
+    pix_fmt: PixFmtOption = None,
+    reuse: ReuseOption = True,
+    skip_above: SkipAboveOption = None,
+    verify: VerifyOption = False,
+    compare: CompareOption = False,
+    deinterlace: DeinterlaceOption = False,
+    resume: ResumeOption = False,
+    start: StartOption = None,
+    end: EndOption = None,
+    sample: SampleOption = None,
+    preview: PreviewOption = None,
+    fps: FpsOption = "25",
+    raw: RawOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     bundle: BundleOption = None,
@@ -55,15 +95,43 @@ def restore(
 
     One input and an OUT with a suffix give that file; otherwise files of the same names are written into the
     directory OUT. Inputs are never overwritten. A run over several files goes on past bad ones.
+    A clip may also be numbered images (shot_%04d.png, or a directory with a video as OUT) or frames on a pipe (-).
 
     With --json, a list with one object per file: path, output, kind, seconds, score (of the input), score_after;
-    for an image width and height; for a video frames, notes (what could not be kept) and damage (where the source
-    could not be read). A file that failed has path and error only.
+    for an image width and height; for a video frames, reused, skipped and kept of them, tiles and tiles_computed,
+    scenes, encoding, stages (seconds each was busy), originals (where the original was kept), notes (what could not
+    be kept) and damage (where the source could not be read). A file that failed has path and error only.
     """
-    jobs = plan_outputs(find_sources(paths), out, overwrite=overwrite)
+    clip = clip_job(paths, out) if preview is None else None
+    if preview is not None:
+        jobs = [preview_job(paths, out, overwrite=overwrite)]
+    else:
+        jobs = [clip] if clip is not None else plan_outputs(find_sources(paths), out, overwrite=overwrite)
+    if out == "-" and as_json:
+        raise UsageError("--json: standard output carries the frames; leave one of the two out")
     if math.isnan(strength):
         raise UsageError("--strength nan: give a number from 0 to 1")
-    settings = Settings(int(scale.value), strength, tile, overwrite)
+    from uare_rt.video import VideoOptions
+
+    video = VideoOptions(
+        codec=codec,
+        crf=crf,
+        bit_rate=bit_rate,
+        preset=preset,
+        pix_fmt=pix_fmt,
+        reuse=reuse,
+        skip_above=skip_above,
+        verify=verify,
+        compare=compare,
+        deinterlace=deinterlace,
+        start=parse_seconds(start, "--start"),
+        end=parse_seconds(end, "--end"),
+        sample=parse_seconds(sample, "--sample"),
+        rate=parse_rate(fps),
+        raw=parse_raw(raw),
+    )
+    video.check()
+    settings = Settings(int(scale.value), strength, tile, overwrite, video, resume, parse_seconds(preview, "--preview"))
     import uare_rt
     from uare_rt.tiling import checked_tile
 
@@ -75,13 +143,15 @@ def restore(
             checked_tile(tile, session.manifest.tiling)
         failures = Failures(ctx)
         records: list[dict[str, Any]] = []
-        with prepared_directories(jobs), Meter(len(jobs)) as meter:
+        with prepared_directories([job for job in jobs if out != "-"]), Meter(len(jobs)) as meter:
             for job in jobs:
                 meter.start(job.source.path.name)
                 with failures.at(job.source.path):
                     record = restore_job(session, job, settings, meter)
                     records.append(record)
-                    if not as_json:
+                    if out == "-":
+                        meter.tell(_line(record))
+                    elif not as_json:
                         meter.say(_line(record))
                     _tell_shortcomings(record, failures, job.source.path)
                 meter.finish()
@@ -92,11 +162,27 @@ def restore(
 
 def _line(record: Mapping[str, Any]) -> str:
     if record["kind"] == "video":
-        work = f"{record['frames']} frames, {record['frames'] / record['seconds']:.1f} frames/s"
+        work = f"{record['frames']} frames, {record['fps']:.1f} frames/s{_spared(record)}"
     else:
         work = f"{record['width']}x{record['height']}"
     score = f"score {record['score']:.2f} -> {record['score_after']:.2f}"
     return f"{record['path']} -> {record['output']}: {score}, {work}, {record['seconds']:.1f} s"
+
+
+def _spared(record: Mapping[str, Any]) -> str:
+    """What did not have to be computed."""
+    frames = record["frames"]
+    tiles = 1 - record["tiles_computed"] / record["tiles"] if record["tiles"] else 0.0
+    parts = [f"{tiles:.0%} of tiles reused"] if tiles >= 0.005 and record["skipped"] < frames else []
+    parts += [
+        f"{record[name]} frames {word}"
+        for name, word in (("skipped", "skipped"), ("kept", "kept as they were"))
+        if record[name]
+    ]
+    parts += [f"{record['resumed']} frames from an earlier run"] if record["resumed"] else []
+    busiest = max(record["stages"], key=record["stages"].__getitem__)
+    parts.append(f"most time in {busiest}")
+    return ", " + ", ".join(parts)
 
 
 def _tell_shortcomings(record: Mapping[str, Any], failures: Failures, path: Path) -> None:
@@ -104,6 +190,10 @@ def _tell_shortcomings(record: Mapping[str, Any], failures: Failures, path: Path
 
     for text in record.get("notes", ()):
         logging.getLogger("uare_rt.cli").warning("%s: %s", path, text)
+    for place in record.get("originals", ()):
+        logging.getLogger("uare_rt.cli").warning(
+            "%s: original kept from %.1f s on: %s", path, place["seconds"], place["reason"]
+        )
     if record.get("damage"):
         first = record["damage"][0]
         failures.add_incomplete(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uare_rt.errors import OutputError
+from uare_rt.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uare_rt.cli.console import Meter
     from uare_rt.cli.outputs import Job
     from uare_rt.session import Session
-    from uare_rt.video import VideoProgress
+    from uare_rt.video import VideoOptions, VideoProgress
 
-__all__ = ["Settings", "restore_job"]
+__all__ = ["Settings", "preview_job", "restore_job"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,30 @@ class Settings:
     strength: float
     tile: int | None
     overwrite: bool
+    video: VideoOptions
+    resume: bool
+    preview: float | None
+
+
+def preview_job(paths: Sequence[str], out: str, *, overwrite: bool) -> Job:
+    """The job of `restore --preview`: one video, one image.
+
+    Raises:
+        UsageError: the command line names anything else.
+        OutputError: the image exists and `overwrite` is false.
+    """
+    from uare_rt.cli.inputs import find_sources
+    from uare_rt.cli.outputs import Job
+    from uare_rt.images import WRITE_FORMATS
+
+    sources = find_sources(paths)
+    target = Path(out)
+    if len(sources) != 1 or not sources[0].is_video or target.suffix.lower() not in WRITE_FORMATS:
+        known = ", ".join(sorted(WRITE_FORMATS))
+        raise UsageError(f"--preview takes one video and an image as -o ({known})")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: exists already; add --overwrite to replace it, or choose another -o")
+    return Job(sources[0], target)
 
 
 def restore_job(session: Session, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
@@ -39,11 +66,12 @@ def restore_job(session: Session, job: Job, settings: Settings, meter: Meter) ->
         BackendError: the model failed on it.
     """
     started = time.perf_counter()
-    result = (_video if job.source.is_video else _image)(session, job, settings, meter)
+    work = _preview if settings.preview is not None else _video if job.source.is_video else _image
+    result = work(session, job, settings, meter)
     return {
         "path": str(job.source.path),
         "output": str(job.target),
-        "kind": job.source.kind,
+        "kind": "image" if settings.preview is not None else job.source.kind,
         "seconds": time.perf_counter() - started,
         **result,
     }
@@ -89,7 +117,7 @@ def _video(session: Session, job: Job, settings: Settings, meter: Meter) -> dict
     from uare_rt.video import restore_video
 
     def show(progress: VideoProgress) -> None:
-        meter.update(progress.frames, progress.total, progress.fps, "frames")
+        meter.update(progress.frames, progress.total, progress.fps, "frames", _standing(progress))
 
     report = restore_video(
         session,
@@ -98,12 +126,60 @@ def _video(session: Session, job: Job, settings: Settings, meter: Meter) -> dict
         scale=settings.scale,
         strength=settings.strength,
         overwrite=settings.overwrite,
+        resume=settings.resume,
+        options=settings.video,
         progress=show,
     )
     return {
         "score": report.score_before,
         "score_after": report.score_after,
         "frames": report.frames,
+        "fps": report.fps,
+        "reused": report.reused,
+        "skipped": report.skipped,
+        "kept": report.kept,
+        "resumed": report.resumed,
+        "tiles": report.tiles,
+        "tiles_computed": report.tiles_computed,
+        "scenes": report.scenes,
+        "encoding": report.encoding,
+        "stages": {stage.name: round(stage.busy, 3) for stage in report.stages},
+        "originals": [{"seconds": place.seconds, "reason": place.reason} for place in report.originals],
         "notes": list(report.notes),
         "damage": [{"seconds": place.seconds, "reason": place.reason} for place in report.damage],
+    }
+
+
+def _standing(progress: VideoProgress) -> str:
+    """Score before and after, and how much is reused, for the bar."""
+    if progress.score is None or progress.score_after is None:
+        return ""
+    return f"score {progress.score:.2f} -> {progress.score_after:.2f}, {progress.reused:.0%} reused"
+
+
+def _preview(session: Session, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
+    """One frame, before and after side by side."""
+    import numpy as np
+
+    from uare_rt.images import Picture, write_image
+    from uare_rt.video.preview import preview_video
+
+    seconds = settings.preview or 0.0
+    meter.update(0, 1, 0.0, "frames")
+    before, restored = preview_video(
+        session,
+        job.source.path,
+        seconds,
+        scale=settings.scale,
+        strength=settings.strength,
+        options=settings.video,
+    )
+    base = session.restore(before, scale=settings.scale, strength=0.0).image
+    write_image(job.target, Picture(np.concatenate([base, restored.image], axis=1)), overwrite=settings.overwrite)
+    assessment = restored.assessment
+    return {
+        "score": assessment.score if assessment is not None else session.assess(before).score,
+        "score_after": session.assess(restored.image).score,
+        "width": 2 * restored.image.shape[1],
+        "height": restored.image.shape[0],
     }

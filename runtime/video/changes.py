@@ -24,7 +24,8 @@ __all__ = ["Change", "ChangeDetector"]
 _BLOCK = 8
 _QUIET = 20  # percentile of blocks whose change is taken for noise
 _MOST_NOISE = 6.0  # levels of 255; above it, change cannot be told from noise and everything counts
-_LEAST_MEAN, _LEAST_TEXTURE = 1.0, 1.5  # levels of 255 below which change is never seen
+_LEAST_MEAN, _LEAST_TEXTURE = 3.0, 4.0  # levels of 255: what a codec's own residue moves, which nobody sees
+_STRONG = 4  # times the threshold: change that counts in a single block too; less needs a neighbour
 _STEADY = 0.35  # weight of a new result where the picture stands still
 _TILE = 8  # cells along the side of what is refreshed at once
 
@@ -69,10 +70,13 @@ class ChangeDetector:
             still = np.full(texture.shape, _STEADY, np.float32)
             return Change(np.zeros(self._stale.shape, np.bool_), still, exact=True)
         noise = min(float(np.percentile(texture, _QUIET)), _MOST_NOISE)
-        moved = (shift > _LEAST_MEAN + 0.47 * noise) | (texture > _LEAST_TEXTURE + 1.35 * noise)
-        weights = np.where(grown(moved), np.float32(1), np.float32(_STEADY))
+        strength = np.maximum(shift / (_LEAST_MEAN + 0.47 * noise), texture / (_LEAST_TEXTURE + 1.35 * noise))
+        moved = strength > 1
+        moved &= _has_neighbour(moved) | (strength > _STRONG)
+        around = grown(moved)
+        weights = np.where(around, np.float32(1), np.float32(_STEADY))
         self._stale = _to_cells((shift > 0) | (texture > 0))
-        return Change(self._due(grown(_to_cells(moved))), weights, exact=False)
+        return Change(self._due(_to_cells(moved)), weights, exact=False)
 
     def computed(self, frame: Pixels, boxes: tuple[Box, ...] | None) -> None:
         """Note that these parts of ``frame``, or with None all of it, were computed."""
@@ -91,8 +95,7 @@ class ChangeDetector:
         for box in boxes:
             part = np.s_[box.top : box.bottom, box.left : box.right]
             reference[part] = frame[part]
-            cells = np.s_[box.top // CELL : -(-box.bottom // CELL), box.left // CELL : -(-box.right // CELL)]
-            self._stale[cells] = False
+            self._stale[box.inner(*frame.shape[:2])] = False
         self._reference, self._means = reference, _means(reference)
 
     def forget(self) -> None:
@@ -123,6 +126,12 @@ class ChangeDetector:
             cells[row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE] = True
             self._ages[row, column] = 0
         return cells
+
+
+def _has_neighbour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    padded = np.pad(mask, 1).astype(np.int8)
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    return np.asarray(rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] > 1)
 
 
 def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:

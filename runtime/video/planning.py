@@ -94,7 +94,7 @@ class FramePlanner:
         height, width = plan.frame.pixels.shape[:2]
         every = np.zeros((-(-height // CELL), -(-width // CELL)), np.bool_)
         for box in plan.boxes if plan.boxes is not None else ():
-            every[box.top // CELL : -(-box.bottom // CELL), box.left // CELL : -(-box.right // CELL)] = True
+            every[box.inner(height, width)] = True
         return every.size, every.size if plan.boxes is None else int(every.sum())
 
     def state(self) -> dict[str, Any]:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from uare_rt.manifest import Tiling
 
-__all__ = ["CELL", "Box", "grown", "plan_boxes"]
+__all__ = ["CELL", "FEATHER", "Box", "grown", "plan_boxes"]
 
 CELL = 16
 """Side in px of the cells that change is decided for."""
-_MARGIN = 32  # px around a rectangle that are read too
-_OVERHEAD = 2 * 64 * 64  # px whose computation costs what a call of its own does
+FEATHER = 8
+"""Px around the cells over which a result fades into what was there."""
+_MARGIN = 8  # px around all that which are read too
+_OVERHEAD = 64 * 64  # px whose computation costs what a call of its own does
 _WORTHWHILE = 0.8  # of the whole frame's cost; above it, the whole frame is computed
 _MANY = 64  # rectangles beyond which looking for the best cover costs more than it saves
 
@@ -57,13 +59,20 @@ class Box:
         )
 
     def read(self, height: int, width: int, grid: int) -> Box:
-        """What is read of a frame to compute this part of it: a margin more, on the grid."""
+        """What is read of a frame to compute this part of it: a margin more, from the grid on, to the end of a cell."""
         return Box(
             max(self.top - _MARGIN, 0) // grid * grid,
-            min(-(-(self.bottom + _MARGIN) // grid) * grid, height),
+            min(-(-(self.bottom + _MARGIN) // CELL) * CELL, height),
             max(self.left - _MARGIN, 0) // grid * grid,
-            min(-(-(self.right + _MARGIN) // grid) * grid, width),
+            min(-(-(self.right + _MARGIN) // CELL) * CELL, width),
         )
+
+    def inner(self, height: int, width: int) -> tuple[slice, slice]:
+        """The cells that are computed whole, without those of which only the faded edge is."""
+        top, left = -(-self.top // CELL), -(-self.left // CELL)
+        bottom = -(-height // CELL) if self.bottom == height else self.bottom // CELL
+        right = -(-width // CELL) if self.right == width else self.right // CELL
+        return slice(top, bottom), slice(left, right)
 
 
 def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -93,7 +102,15 @@ def plan_boxes(mask: NDArray[np.bool_], height: int, width: int, tiling: Tiling)
     found = _components(mask)
     if len(found) > _MANY:
         return None
-    boxes = [Box(b.top * CELL, min(b.bottom * CELL, height), b.left * CELL, min(b.right * CELL, width)) for b in found]
+    boxes = [
+        Box(
+            max(b.top * CELL - FEATHER, 0),
+            min(b.bottom * CELL + FEATHER, height),
+            max(b.left * CELL - FEATHER, 0),
+            min(b.right * CELL + FEATHER, width),
+        )
+        for b in found
+    ]
     merging = True
     while merging:
         merging = False

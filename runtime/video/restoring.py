@@ -10,6 +10,7 @@ from PIL import Image
 
 from uare_rt.frames import from_unit, to_unit
 from uare_rt.video.frames import Frame
+from uare_rt.video.regions import FEATHER
 from uare_rt.video.verifying import complaint
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Counts", "FrameRestorer"]
 
 _BLOCK = 8
-_FEATHER = 8  # px at the inner edges of a computed part over which it fades in
 
 
 @dataclass
@@ -210,7 +210,7 @@ class FrameRestorer:
 def _ramp(length: int, start: bool, end: bool, scale: int) -> NDArray[np.float32]:
     """Weights along one axis that rise from the edges inside the frame."""
     weights = np.ones(length, np.float32)
-    width = min(_FEATHER * scale, length // 2)
+    width = min(FEATHER * scale, length // 2)
     rising = (np.arange(width, dtype=np.float32) + 0.5) / max(width, 1)
     if start:
         weights[:width] = rising
