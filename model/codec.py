@@ -1,16 +1,20 @@
 """The local network of ``uare-nano``: global tone operator and convolutional codec with skips.
 
 Plain 3x3 convolutions where the pixels are many. The quality context modulates a convolution's output
-before its activation, so that a constant context folds exactly into that convolution's weights.
+before its activation, so that a constant context folds exactly into that convolution's weights. While it is
+trained, the convolutions are re-parameterised (`uare_rt.model.reparam`).
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from uare_rt.model.reparam import RepConv2d
 
 if TYPE_CHECKING:
     from uare_rt.model.presets.nano import NanoConfig
@@ -50,15 +54,11 @@ class ToneOperator(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """``act((1 + scale(c)) * conv3x3(x) + shift(c))``, started at the identity plus noise."""
+    """``act((1 + scale(c)) * conv3x3(x) + shift(c))``."""
 
-    def __init__(self, channels: int, context: int) -> None:
+    def __init__(self, channels: int, context: int, *, reparameterised: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        with torch.no_grad():
-            self.conv.weight.mul_(0.5)
-            nn.init.zeros_(self.conv.bias)
-            self.conv.weight[:, :, 1, 1] += torch.eye(channels)
+        self.conv = _conv(channels, channels, 3, padding=1, reparameterised=reparameterised)
         self.modulation = nn.Linear(context, 2 * channels)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
@@ -69,8 +69,12 @@ class ModulatedConv(nn.Module):
         return _act(self.conv(x) * (1 + scale) + shift)
 
 
-def _stack(channels: int, count: int, context: int) -> nn.ModuleList:
-    return nn.ModuleList(ModulatedConv(channels, context) for _ in range(count))
+def _conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, *, reparameterised: bool
+) -> nn.Module:
+    if reparameterised:
+        return RepConv2d(inputs, outputs, kernel, stride, padding)
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding)
 
 
 def bicubic_kernel(scale: int) -> Tensor:
@@ -122,21 +126,23 @@ class Head(nn.Module):
 class Codec(nn.Module):
     """Convolutional encoder and decoder with skips; its bottleneck is the latent grid at /16."""
 
-    def __init__(self, config: NanoConfig, scales: tuple[int, ...]) -> None:
+    def __init__(self, config: NanoConfig, scales: tuple[int, ...], *, reparameterised: bool) -> None:
         super().__init__()
         widths, latent, context = config.widths, config.mot.hidden, config.context_vector
+        conv = partial(_conv, reparameterised=reparameterised)
         # A 6x6 convolution of stride 2 is a 3x3 one on 2x2-unshuffled pixels.
-        self.stem = nn.Conv2d(3, widths[0], 6, stride=2, padding=2)
+        self.stem = conv(3, widths[0], 6, stride=2, padding=2)
         steps = list(zip(widths, (*widths[1:], latent), strict=True))
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in steps)
-        self.encoder = nn.ModuleList(_stack(w, n, context) for w, n in zip(widths, config.encoder_convs, strict=True))
-        self.decoder = nn.ModuleList(_stack(w, n, context) for w, n in zip(widths, config.decoder_convs, strict=True))
+        self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in steps)
+        self.up = nn.ModuleList(conv(b, a, 1) for a, b in steps)
+        self.encoder, self.decoder = (
+            nn.ModuleList(
+                nn.ModuleList(ModulatedConv(width, context, reparameterised=reparameterised) for _ in range(count))
+                for width, count in zip(widths, counts, strict=True)
+            )
+            for counts in (config.encoder_convs, config.decoder_convs)
+        )
         self.heads = nn.ModuleDict({f"x{s}": Head(widths[0], s) for s in scales})
-        # Features of unit size: smaller ones would drown in the shifts of the modulation.
-        for conv in (self.stem, *self.down, *self.up):
-            nn.init.kaiming_normal_(conv.weight, _LEAK)
-            nn.init.zeros_(conv.bias)
 
     def encode(self, base: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
         """[N, 3, H, W] -> latent [N, D, H/16, W/16] and the skips at /2, /4, /8."""

@@ -7,6 +7,7 @@ bottleneck of the codec, and modulates the codec's convolutions.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 from uare_rt.model.codec import Codec, ToneOperator
 from uare_rt.model.mot import MoT, Segment, block_causal_mask, rotary
+from uare_rt.model.reparam import NormedLinear, fold
+from uare_rt.model.statistics import STATISTICS, view_statistics
 from uare_rt.slots import SLOTS
 from uare_rt.views import VIEW_COUNT, VIEW_SIZE
 
@@ -47,15 +50,24 @@ class QualityContext:
 
 
 class ViewEncoder(nn.Module):
-    """Strided convolutions from views to one token per 48x48 pixels.
+    """One token per 48x48 pixels of a view: its statistics, and what strided convolutions add to them.
 
-    They read the pixels and their amplified detail (pixel minus 3x3 mean): noise, blur and compression show
-    in the latter, which the pixels' own variance would drown.
+    The convolutions read the pixels and their amplified detail (pixel minus 3x3 mean): noise, blur and
+    compression show in the latter, which the pixels' own variance would drown.
     """
 
-    def __init__(self, channels: tuple[int, int, int, int], width: int) -> None:
+    detail: Tensor
+
+    def __init__(self, channels: tuple[int, int, int, int], width: int, *, reparameterised: bool) -> None:
         super().__init__()
         a, b, c, d = channels
+        kernel = (torch.eye(9)[4] - 1 / 9).reshape(3, 3)
+        self.register_buffer("detail", torch.eye(3)[..., None, None] * kernel, persistent=False)
+        self.statistics = nn.Sequential(
+            (NormedLinear if reparameterised else nn.Linear)(STATISTICS, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+        )
         self.convs = nn.Sequential(
             nn.Conv2d(6, a, 8, stride=4, padding=2),
             nn.ReLU(),
@@ -67,24 +79,37 @@ class ViewEncoder(nn.Module):
             nn.ReLU(),
             nn.Conv2d(d, width, 3, stride=3),
         )
+        convs = [layer for layer in self.convs if isinstance(layer, nn.Conv2d)]
+        for conv in convs:
+            nn.init.kaiming_normal_(conv.weight)
+        with torch.no_grad():
+            convs[-1].weight.mul_(0.3)  # the statistics lead at first
 
     def forward(self, views: Tensor) -> Tensor:
         """[N, 3, 96, 96] in [0, 1] -> [N, 4, width]."""
-        detail = views - F.avg_pool2d(views, 3, stride=1, padding=1, count_include_pad=False)
-        return self.convs(torch.cat(((views - 0.5) * 4, detail * 16), dim=1)).flatten(2).transpose(1, 2)
+        detail = F.conv2d(F.pad(views, (1, 1, 1, 1), mode="replicate"), self.detail)
+        seen = self.convs(torch.cat(((views - 0.5) * 4, detail * 16), dim=1)).flatten(2).transpose(1, 2)
+        known: Tensor = self.statistics(view_statistics(views, _VIEW_STRIDE))
+        return seen + known
 
 
 class UareNano(nn.Module):
-    """The whole model; `assess` and `restore` are its two graphs."""
+    """The whole model; `assess` and `restore` are its two graphs.
+
+    Args:
+        config: the shape.
+        reparameterised: build the layers with the branches and norms they are trained with
+            (`uare_rt.model.reparam`); `folded` turns them into plain ones.
+    """
 
     positions: Tensor
     mask: Tensor
 
-    def __init__(self, config: NanoConfig) -> None:
+    def __init__(self, config: NanoConfig, *, reparameterised: bool = False) -> None:
         super().__init__()
         self.config = config
         hidden = config.mot.hidden
-        self.vision = ViewEncoder(config.vision_channels, hidden)
+        self.vision = ViewEncoder(config.vision_channels, hidden, reparameterised=reparameterised)
         self.view_embedding = nn.Parameter(torch.randn(VIEW_COUNT, 1, hidden) * 0.02)
         self.patch_embedding = nn.Parameter(torch.randn(1, _VIEW_TOKENS, hidden) * 0.02)
         self.slot_embedding = nn.Parameter(torch.randn(len(SLOTS), hidden) * 0.5)
@@ -93,7 +118,7 @@ class UareNano(nn.Module):
         self.pool = nn.Linear(2 * hidden, config.context_vector)
         self.latent_embedding = nn.Parameter(torch.randn(config.window**2, hidden) * 0.02)
         self.tone = ToneOperator(config.context_vector)
-        self.codec = Codec(config, SCALES)
+        self.codec = Codec(config, SCALES, reparameterised=reparameterised)
         self.null_k = nn.Parameter(torch.zeros(self._context_shape()))
         self.null_v = nn.Parameter(torch.zeros(self._context_shape()))
         self.null_vec = nn.Parameter(torch.zeros(1, config.context_vector))
@@ -114,9 +139,6 @@ class UareNano(nn.Module):
         return mot.layers, mot.kv_heads, self.context_tokens, mot.head_dim
 
     def _init_weights(self) -> None:
-        for module in self.vision.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
         depth = (2 * self.config.mot.layers) ** -0.5
         for layer in self.mot.layers:
             for expert in (layer.und, layer.gen):
@@ -142,7 +164,13 @@ class UareNano(nn.Module):
         hidden, cache = self.mot(x, [Segment("und", self.context_tokens)], self.positions, mask=self.mask)
         slots = hidden[:, -len(SLOTS) :]
         pooled = torch.cat((slots.mean(dim=1), hidden[:, : -len(SLOTS)].mean(dim=1)), dim=-1)
-        return self.level_head(slots), QualityContext(cache.k, cache.v, F.silu(self.pool(pooled)))
+        return self.level_head(slots), QualityContext(cache.k, cache.v, self.pool(pooled))
+
+    def folded(self) -> UareNano:
+        """A copy whose re-parameterised layers are plain ones, as it is stored and exported."""
+        model = copy.deepcopy(self)
+        fold(model)
+        return model
 
     def null_context(self) -> QualityContext:
         """The trained context for "nothing is known", batch 1."""

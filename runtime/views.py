@@ -16,7 +16,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CROPS", "VIEW_COUNT", "VIEW_SIZE", "cut_views", "extract_views"]
+__all__ = ["CROPS", "VIEW_COUNT", "VIEW_SIZE", "cut_views", "extract_views", "thumbnail_of"]
 
 VIEW_SIZE = 96
 CROPS = 8
@@ -39,6 +39,11 @@ def _energy(crop: NDArray[np.uint8]) -> int:
     return int(np.abs(np.diff(green, axis=0)).sum() + np.abs(np.diff(green, axis=1)).sum())
 
 
+def thumbnail_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The whole frame as the first view shows it: uint8 [H, W, 3] -> uint8 [96, 96, 3], box filtered."""
+    return np.asarray(Image.fromarray(frame).resize((VIEW_SIZE, VIEW_SIZE), Image.Resampling.BOX))
+
+
 def cut_views(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cut the views of one frame.
 
@@ -48,7 +53,7 @@ def cut_views(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Returns:
         uint8 [9, 96, 96, 3]: the thumbnail, then the crops from flat to textured.
     """
-    thumbnail = np.asarray(Image.fromarray(frame).resize((VIEW_SIZE, VIEW_SIZE), Image.Resampling.BOX))
+    thumbnail = thumbnail_of(frame)
     grow = [(0, max(0, VIEW_SIZE - side)) for side in frame.shape[:2]]
     if any(after for _, after in grow):
         frame = np.pad(frame, [*grow, (0, 0)], mode="symmetric")

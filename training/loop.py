@@ -33,6 +33,7 @@ _CHECKPOINT_SECONDS = 300.0
 _VALIDATE_EVERY = 500
 _REPORT_EVERY = 10
 _BAD_STEPS_ALLOWED = 5
+_LOSSES = ("restore", "tone", "assess")
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +45,7 @@ class TrainingProgress:
         step: steps done.
         steps: steps in all.
         loss: restoration loss, averaged over the last steps (ln MSE).
+        tone_loss: loss of the tone operator alone, likewise.
         assess_loss: level loss, likewise.
         seconds_per_step: over the last steps.
         validation: mean PSNR in dB per type, only where a validation has just run.
@@ -52,6 +54,7 @@ class TrainingProgress:
     step: int
     steps: int
     loss: float
+    tone_loss: float
     assess_loss: float
     seconds_per_step: float
     validation: dict[str, float] | None = None
@@ -156,7 +159,7 @@ def run(
 
 
 def _new_model() -> UareNano:
-    return UareNano(UARE_NANO).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return UareNano(UARE_NANO, reparameterised=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 class _Trainer:
@@ -172,7 +175,7 @@ class _Trainer:
         self.validate, self.progress = validate, progress
         self.skipped = 0
         self.validation: dict[str, float] = {}
-        self._sums, self._count, self._since = [0.0, 0.0], 0, time.monotonic()
+        self._sums, self._count, self._since = dict.fromkeys(_LOSSES, 0.0), 0, time.monotonic()
         self._saved = time.monotonic()
 
     def train_on(self, batch: Batch) -> None:
@@ -181,8 +184,8 @@ class _Trainer:
         self.state.step += 1
         self.state.update_average()
         if losses is not None:
-            self._sums[0] += float(losses.restore)
-            self._sums[1] += float(losses.assess)
+            for name in _LOSSES:
+                self._sums[name] += float(getattr(losses, name))
             self._count += 1
         last = self.state.step >= self.recipe.steps
         validated = self.state.step % _VALIDATE_EVERY == 0 or last
@@ -221,13 +224,13 @@ class _Trainer:
         info = TrainingProgress(
             self.state.step,
             self.recipe.steps,
-            self._sums[0] / count,
-            self._sums[1] / count,
+            *(total / count for total in self._sums.values()),
             (now - self._since) / count,
             validation,
         )
-        self._sums, self._count, self._since = [0.0, 0.0], 0, now
-        row: list[object] = [info.step, f"{info.loss:.4f}", f"{info.assess_loss:.4f}", f"{info.seconds_per_step:.3f}"]
+        self._sums, self._count, self._since = dict.fromkeys(_LOSSES, 0.0), 0, now
+        losses = (info.loss, info.tone_loss, info.assess_loss)
+        row: list[object] = [info.step, *(f"{loss:.4f}" for loss in losses), f"{info.seconds_per_step:.3f}"]
         row += [f"{v:.2f}" for v in (validation or {}).values()]
         self._log_metrics(row)
         if self.progress:
@@ -240,7 +243,7 @@ class _Trainer:
             with log.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 if fresh:
-                    writer.writerow(["step", "restore", "assess", "seconds_per_step", *self.validate.types])
+                    writer.writerow(["step", *_LOSSES, "seconds_per_step", *self.validate.types])
                 writer.writerow(row)
         except OSError as error:
             raise OutputError(f"{log}: cannot be written ({error.strerror}); free some space, then --resume") from None
@@ -255,4 +258,4 @@ class _Trainer:
             "photos": photos,
             "validation_psnr": {k: round(v, 2) for k, v in self.validation.items()},
         }
-        save_nano(self.state.average, self.out / "weights.safetensors", facts)
+        save_nano(self.state.average.folded(), self.out / "weights.safetensors", facts)

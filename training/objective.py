@@ -26,6 +26,7 @@ class Losses:
 
     total: Tensor
     restore: Tensor
+    tone: Tensor
     assess: Tensor
 
 
@@ -49,25 +50,30 @@ def _with_nulls(context: QualityContext, null: QualityContext, dropped: Tensor) 
     )
 
 
+def _log_error(restored: Tensor, targets: Tensor, floor: float) -> Tensor:
+    return torch.log((restored - targets).square().flatten(1).mean(1) + floor).mean()
+
+
 def objective(model: UareNano, batch: Batch, recipe: Recipe) -> Losses:
     """Forward pass and losses of one batch.
 
     Assessment: cross-entropy with soft levels, summed over slots. Restoration: the mean over samples of
     ln(MSE + floor), so that dark, hazy and clean pictures weigh alike (a step of 1 dB is worth the same
-    everywhere); samples better than the floor pull less. The recipe's first steps train assessment and the
-    tone operator alone.
+    everywhere); samples better than the floor pull less. The tone operator learns from thumbnails, in which
+    only tone is left to mend; the codec gets its output as given, or dark and hazy pictures would drown what
+    is local.
     """
-    views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:]))
-    logits, context = model.assess(views.unflatten(0, batch.views.shape[:2]))
+    views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:])).unflatten(0, batch.views.shape[:2])
+    logits, context = model.assess(views)
     assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
     if batch.dropped.any():
         context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
+    floor = recipe.floor(batch.step)
+    tone = _log_error(model.tone(views[:, 0], context.vec), to_image_tensor(batch.thumbnails), floor)
     frames, targets = to_image_tensor(batch.frames), to_image_tensor(batch.targets)
-    if batch.step < recipe.global_steps:
-        restored = model.tone(frames, context.vec)
-        targets = F.avg_pool2d(targets, batch.scale)
-    else:
-        restored = model.restore(frames, context, batch.scale)
-    mse = (restored - targets).square().flatten(1).mean(1)
-    restore = torch.log(mse + recipe.floor(batch.step)).mean()
-    return Losses(restore + recipe.assess_weight * assess, restore.detach(), assess.detach())
+    count = len(frames)
+    context = QualityContext(context.k[:, :count], context.v[:, :count], context.vec[:count])
+    base = model.tone(frames, context.vec).detach()
+    restore = _log_error(model.repair(base, context, batch.scale), targets, floor)
+    total = restore + recipe.tone_weight * tone + recipe.assess_weight * assess
+    return Losses(total, restore.detach(), tone.detach(), assess.detach())

@@ -16,10 +16,10 @@ __all__ = ["Phase", "Recipe", "ScaleTask", "load_recipe"]
 
 _RANGES = (
     (("steps", "warmup_steps", "decay_steps", "floor_steps"), 1, 1e9),
-    (("seed", "global_steps"), 0, 1e9),
+    (("seed",), 0, 1e9),
     (("learning_rate", "context_rate", "clip"), 1e-9, 1e3),
     (("photo_scale",), 0.01, 1),
-    (("weight_decay", "assess_weight"), 0, 1e3),
+    (("weight_decay", "assess_weight", "tone_weight"), 0, 1e3),
     (("ema", "context_dropout"), 0, 1),
 )
 
@@ -31,28 +31,44 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         start: first step of the phase.
         mixtures: weighted mixtures of degradations; keys of each are those of `uare_rt.degradation.Mixture`
             and ``weight``.
+        assess_batch: further pictures per step that are assessed but not restored.
+        assess_mixtures: mixtures of those pictures.
     """
 
     start: int
     mixtures: tuple[dict[str, object], ...]
+    assess_batch: int = 0
+    assess_mixtures: tuple[dict[str, object], ...] = ()
 
     def options(self) -> list[tuple[float, Mixture]]:
-        """The mixtures with their weights.
+        """The mixtures of the pictures to restore, with their weights.
 
         Raises:
             UsageError: a key or a value cannot be used.
         """
-        found = []
-        for number, given in enumerate(self.mixtures, 1):
-            fields = {"weight": 1.0, "severity": (0.0, 1.0), **given}
-            try:
-                weight, fields["severity"] = float(fields.pop("weight")), tuple(fields["severity"])  # type: ignore[arg-type]
-                found.append((weight, Mixture(**fields)))  # type: ignore[arg-type]
-            except (AttributeError, TypeError, ValueError, IndexError, UsageError) as error:
-                raise UsageError(f"phase at step {self.start}, mixture {number}: {error}") from None
-        if not found or min(weight for weight, _ in found) < 0 or not any(weight for weight, _ in found):
-            raise UsageError(f"phase at step {self.start}: weights must be 0 or more, with at least one above 0")
-        return found
+        return _options(self.mixtures, f"phase at step {self.start}")
+
+    def assess_options(self) -> list[tuple[float, Mixture]]:
+        """The mixtures of the pictures to assess only, with their weights.
+
+        Raises:
+            UsageError: a key or a value cannot be used.
+        """
+        return _options(self.assess_mixtures, f"assessment of the phase at step {self.start}")
+
+
+def _options(mixtures: tuple[dict[str, object], ...], where: str) -> list[tuple[float, Mixture]]:
+    found = []
+    for number, given in enumerate(mixtures, 1):
+        fields = {"weight": 1.0, "severity": (0.0, 1.0), **given}
+        try:
+            weight, fields["severity"] = float(fields.pop("weight")), tuple(fields["severity"])  # type: ignore[arg-type]
+            found.append((weight, Mixture(**fields)))  # type: ignore[arg-type]
+        except (AttributeError, TypeError, ValueError, IndexError, UsageError) as error:
+            raise UsageError(f"{where}, mixture {number}: {error}") from None
+    if not found or min(weight for weight, _ in found) < 0 or not any(weight for weight, _ in found):
+        raise UsageError(f"{where}: weights must be 0 or more, with at least one above 0")
+    return found
 
 
 class ScaleTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,12 +76,14 @@ class ScaleTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         weight: share of the steps that train this scale.
-        size: side of the degraded input in pixels, a multiple of 16.
-        batch: images per step.
+        region: side in pixels of the degraded picture that is assessed.
+        size: side of the part of it that is restored, a multiple of 16.
+        batch: pictures per step.
         degrade: probability that a reduced picture (scale above 1) is degraded as well.
     """
 
     weight: float
+    region: int
     size: int
     batch: int
     degrade: float = 1.0
@@ -81,10 +99,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         warmup_steps: linear rise of the learning rate.
         decay_steps: final fall of the learning rate to zero; constant in between, so that a run that stops
             earlier than planned is the recipe with fewer steps.
-        global_steps: first steps, which train assessment and the tone operator alone: before the context tells
-            degradations apart, the codec would get contradicting gradients from dark and hazy pictures.
-        learning_rate: peak rate of AdamW for the codec's convolutions.
-        context_rate: factor of the rate for all else: vision encoder, MoT, tone operator, modulation.
+        learning_rate: peak rate of AdamW for the codec's convolutions and the tone operator.
+        context_rate: factor of the rate for all else: vision encoder, MoT, modulation.
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
         clip: largest gradient norm.
         ema: decay of the averaged weights.
@@ -92,8 +108,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             early on keeps nearly clean samples from holding the model at the identity.
         floor_steps: steps over which the floor falls, geometrically.
         assess_weight: weight of the level loss beside the restoration loss.
+        tone_weight: weight of the tone operator's own loss.
         context_dropout: probability that a sample is restored with the null context.
-        photo_scale: smallest factor by which photos are reduced before a crop is taken.
+        photo_scale: smallest factor by which photos are reduced before a region is taken.
+        assess_regions: sides in pixels of pictures that are only assessed, drawn with equal chance.
         scales: one entry per output scale.
         phases: the curriculum, by first step.
     """
@@ -103,7 +121,6 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
     warmup_steps: int
     decay_steps: int
-    global_steps: int
     learning_rate: float
     context_rate: float
     weight_decay: float
@@ -112,8 +129,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mse_floor: tuple[float, float]
     floor_steps: int
     assess_weight: float
+    tone_weight: float
     context_dropout: float
     photo_scale: float
+    assess_regions: tuple[int, ...]
     scales: dict[int, ScaleTask]
     phases: tuple[Phase, ...]
 
@@ -176,6 +195,8 @@ def _check(recipe: Recipe, path: Path) -> None:
         faults += [f"{n} is {v}, expected {least:g} to {most:g}" for n, v in values.items() if not least <= v <= most]
     if not 0 < recipe.mse_floor[1] <= recipe.mse_floor[0]:
         faults.append(f"mse_floor {list(recipe.mse_floor)} must fall and stay above 0")
+    if not recipe.assess_regions or min(recipe.assess_regions) < 16:
+        faults.append(f"assess_regions {list(recipe.assess_regions)} must be at least 16 each")
     if not recipe.phases or min(p.start for p in recipe.phases) != 0:
         faults.append("the first phase must start at step 0")
     if not set(recipe.scales) <= {1, 2, 4} or not recipe.scales:
@@ -183,8 +204,10 @@ def _check(recipe: Recipe, path: Path) -> None:
     elif not any(task.weight for task in recipe.scales.values()):
         faults.append("no scale has a weight above 0")
     for scale, task in recipe.scales.items():
-        if task.size < 16 or task.size % 16:
-            faults.append(f"size {task.size} of scale {scale} must be a multiple of 16")
+        if task.size < 16 or task.size % 16 or task.region < task.size:
+            faults.append(
+                f"size {task.size} of scale {scale} must be a multiple of 16, region {task.region} no smaller"
+            )
         if task.batch < 1 or not task.weight >= 0 or not 0 <= task.degrade <= 1:
             faults.append(f"scale {scale} needs a batch of at least 1, a weight of at least 0 and degrade in 0 to 1")
     faults += [fault for phase in recipe.phases for fault in _faults_of(phase)]
@@ -193,8 +216,12 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 
 def _faults_of(phase: Phase) -> list[str]:
+    if phase.assess_batch < 0:
+        return [f"assess_batch of the phase at step {phase.start} is {phase.assess_batch}, expected 0 or more"]
     try:
         phase.options()
+        if phase.assess_batch:
+            phase.assess_options()
     except UsageError as error:
         return [str(error)]
     return []

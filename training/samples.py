@@ -14,7 +14,7 @@ from PIL import Image
 from uare_rt.degradation import compose, from_uint8, to_uint8
 from uare_rt.errors import InputError
 from uare_rt.slots import DEGRADATIONS, SLOTS
-from uare_rt.views import cut_views
+from uare_rt.views import cut_views, thumbnail_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uare_rt.degradation import Mixture
-    from uare_rt.training.recipe import Phase, Recipe
+    from uare_rt.degradation import Mixture, Step
+    from uare_rt.training.recipe import Recipe
 
 __all__ = ["Batch", "PhotoStore", "find_photos", "make_batch", "quality_of", "soft_levels"]
 
@@ -38,16 +38,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's samples.
+    """One training step's samples: B pictures to restore, then further ones that are only assessed, N in all.
 
     Attributes:
         step: the step it belongs to.
-        scale: output scale of all its samples.
-        frames: uint8 [B, h, w, 3], degraded.
+        scale: output scale of the pictures to restore.
+        frames: uint8 [B, h, w, 3], degraded, a part of the picture.
         targets: uint8 [B, scale h, scale w, 3].
-        views: uint8 [B, 9, 96, 96, 3].
-        levels: float32 [B, 7, 5], soft level targets per slot.
-        dropped: bool [B], restore with the null context.
+        views: uint8 [N, 9, 96, 96, 3], of whole pictures.
+        thumbnails: uint8 [N, 96, 96, 3], the undegraded pictures as the first view shows them.
+        levels: float32 [N, 7, 5], soft level targets per slot.
+        dropped: bool [N], use the null context.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Batch:
     frames: NDArray[np.uint8]
     targets: NDArray[np.uint8]
     views: NDArray[np.uint8]
+    thumbnails: NDArray[np.uint8]
     levels: NDArray[np.float32]
     dropped: NDArray[np.bool_]
 
@@ -142,10 +144,32 @@ def _region(photo: NDArray[np.uint8], side: int, smallest: float, rng: np.random
     return np.ascontiguousarray(region[:, ::-1] if rng.random() < 0.5 else region)
 
 
-def _mixture(phase: Phase, rng: np.random.Generator) -> Mixture:
-    options = phase.options()
+def _draw(options: list[tuple[float, Mixture]], rng: np.random.Generator) -> Mixture:
     weights = np.array([weight for weight, _ in options], dtype=np.float64)
     return options[int(rng.choice(len(options), p=weights / weights.sum()))][1]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    truth: NDArray[np.uint8]
+    frame: NDArray[np.uint8]
+    views: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8]
+    levels: NDArray[np.float32]
+
+
+def _picture(truth: NDArray[np.uint8], scale: int, steps: list[Step], rng: np.random.Generator) -> _Picture:
+    source = truth
+    if scale > 1:
+        side = len(truth) // scale
+        kernel = _DOWNSCALE[int(rng.choice(4, p=(0.55, 0.15, 0.15, 0.15)))]
+        source = np.asarray(Image.fromarray(truth).resize((side, side), kernel))
+    degraded = compose(from_uint8(source), steps, rng)
+    frame = to_uint8(degraded.image)
+    positions = {name: 4 * degraded.severities[name] for name in DEGRADATIONS}
+    positions["quality"] = 4 * quality_of(degraded.severities)
+    levels = np.stack([soft_levels(positions[slot]) for slot in SLOTS])
+    return _Picture(truth, frame, cut_views(frame), thumbnail_of(source), levels)
 
 
 def make_batch(photos: PhotoStore, recipe: Recipe, step: int) -> Batch:
@@ -154,23 +178,28 @@ def make_batch(photos: PhotoStore, recipe: Recipe, step: int) -> Batch:
     scales = sorted(recipe.scales)
     weights = np.array([recipe.scales[s].weight for s in scales])
     scale = scales[int(rng.choice(len(scales), p=weights / weights.sum()))]
-    task = recipe.scales[scale]
-    phase = recipe.phase(step)
-    frames, targets, views, levels = [], [], [], []
+    task, phase = recipe.scales[scale], recipe.phase(step)
+    pictures, frames, targets = [], [], []
+    options = phase.options()
     for generator in rng.spawn(task.batch):
-        target = _region(photos[int(generator.integers(len(photos)))], task.size * scale, recipe.photo_scale, generator)
-        source = target
-        if scale > 1:
-            kernel = _DOWNSCALE[int(generator.choice(4, p=(0.55, 0.15, 0.15, 0.15)))]
-            source = np.asarray(Image.fromarray(target).resize((task.size, task.size), kernel))
-        steps = _mixture(phase, generator).sample(generator) if generator.random() < task.degrade else []
-        degraded = compose(from_uint8(source), steps, generator)
-        frame = to_uint8(degraded.image)
-        positions = {name: 4 * degraded.severities[name] for name in DEGRADATIONS}
-        positions["quality"] = 4 * quality_of(degraded.severities)
-        frames.append(frame)
-        targets.append(target)
-        views.append(cut_views(frame))
-        levels.append(np.stack([soft_levels(positions[slot]) for slot in SLOTS]))
-    dropped = rng.random(task.batch) < recipe.context_dropout
-    return Batch(step, scale, np.stack(frames), np.stack(targets), np.stack(views), np.stack(levels), dropped)
+        truth = _region(_any(photos, generator), task.region * scale, recipe.photo_scale, generator)
+        steps = _draw(options, generator).sample(generator) if generator.random() < task.degrade else []
+        picture = _picture(truth, scale, steps, generator)
+        y, x = (int(generator.integers(task.region - task.size + 1)) for _ in range(2))
+        frames.append(picture.frame[y : y + task.size, x : x + task.size])
+        targets.append(truth[scale * y : scale * (y + task.size), scale * x : scale * (x + task.size)])
+        pictures.append(picture)
+    options = phase.assess_options() if phase.assess_batch else []
+    for generator in rng.spawn(phase.assess_batch):
+        side = int(generator.choice(recipe.assess_regions))
+        truth = _region(_any(photos, generator), side, recipe.photo_scale, generator)
+        pictures.append(_picture(truth, 1, _draw(options, generator).sample(generator), generator))
+    dropped = rng.random(len(pictures)) < recipe.context_dropout
+    views, thumbnails, levels = (
+        np.stack([getattr(picture, name) for picture in pictures]) for name in ("views", "thumbnail", "levels")
+    )
+    return Batch(step, scale, np.stack(frames), np.stack(targets), views, thumbnails, levels, dropped)
+
+
+def _any(photos: PhotoStore, rng: np.random.Generator) -> NDArray[np.uint8]:
+    return photos[int(rng.integers(len(photos)))]

@@ -24,6 +24,11 @@ _FORMAT = "uare-training/1"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
+def _floats(model: UareNano) -> list[Tensor]:
+    """Weights and running statistics."""
+    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+
+
 class TrainingState:
     """Model, average and optimiser of a run.
 
@@ -41,7 +46,7 @@ class TrainingState:
         self.step = 0
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            local = name.startswith("codec.") and "modulation" not in name
+            local = name.startswith(("codec.", "tone.")) and "modulation" not in name
             decayed = parameter.ndim > 1 and not name.startswith("null") and "embedding" not in name
             groups.setdefault((local, decayed), []).append(parameter)
         settings = [
@@ -63,7 +68,7 @@ class TrainingState:
         """Move the average towards the model; the decay grows with the step so that the start is forgotten."""
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+            torch._foreach_lerp_(_floats(self.average), _floats(self.model), 1 - decay)
 
     def save(self, path: Path) -> None:
         """Write everything needed to continue; the previous file stays until this one is complete.

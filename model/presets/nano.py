@@ -43,7 +43,7 @@ class NanoConfig:
 
 UARE_NANO = NanoConfig(
     mot=MoTConfig(hidden=160, layers=4, heads=5, kv_heads=1, head_dim=32, mlp=384),
-    vision_channels=(32, 64, 64, 128),
+    vision_channels=(24, 32, 48, 96),
     widths=(32, 64, 96),
     encoder_convs=(2, 1, 1),
     decoder_convs=(2, 1, 1),

@@ -69,7 +69,7 @@ def _show(meter: Meter, progress: TrainingProgress) -> None:
     meter.update(progress.step, progress.steps, 1 / progress.seconds_per_step, "steps")
     if progress.validation is not None:
         hours, seconds = divmod(round(progress.eta_seconds), 3600)
-        losses = f"loss {progress.loss:.3f}, assessment {progress.assess_loss:.3f}"
+        losses = f"loss {progress.loss:.3f}, tone {progress.tone_loss:.3f}, assessment {progress.assess_loss:.3f}"
         speed = f"{progress.seconds_per_step:.2f} s/step, {hours}:{seconds // 60:02} left"
         meter.say(f"step {progress.step} of {progress.steps}: {losses}, {speed}{_psnr(progress.validation)}")
 

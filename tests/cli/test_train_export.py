@@ -24,7 +24,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def run_training(*args: object, **options: Any) -> object:
         calls["train"] = (args, options)
         state = types.SimpleNamespace(
-            step=7, steps=9, loss=-5.0, assess_loss=0.5, seconds_per_step=1800.0, eta_seconds=3600.0, validation=None
+            step=7, steps=9, loss=-5.0, tone_loss=-4.0, assess_loss=0.5, seconds_per_step=1800.0, eta_seconds=3600.0, validation=None
         )
         options["progress"](state)
         state.validation = {"noise": 27.125}
@@ -50,7 +50,7 @@ def test_train_passes_its_options_on(run: Run, called: dict[str, Any]) -> None:
     plain = run("train", "--recipe", "nano-v1", "--data", "data", "-o", "out")
     assert plain.exit_code == 0
     assert plain.stdout.splitlines() == [
-        "step 7 of 9: loss -5.000, assessment 0.500, 1800.00 s/step, 1:00 left, noise 27.12 dB",
+        "step 7 of 9: loss -5.000, tone -4.000, assessment 0.500, 1800.00 s/step, 1:00 left, noise 27.12 dB",
         "out/weights.safetensors: 7 steps on 3 photos, not finished, go on with --resume, noise 27.12 dB",
     ]
     args, options = called["train"]

@@ -55,7 +55,7 @@ def test_a_run_leaves_weights_metrics_and_a_report(write_recipe: Write, data: Pa
     assert seen[2].eta_seconds == pytest.approx(3 * seen[2].seconds_per_step)
     with (tmp_path / "out" / "metrics.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0][:4] == ["step", "restore", "assess", "seconds_per_step"]
+    assert rows[0][:5] == ["step", "restore", "tone", "assess", "seconds_per_step"]
     assert [row[0] for row in rows[1:]] == ["1", "2", "3", "4", "5", "6"]
     assert len(rows[6]) == len(rows[0])
     _, facts = load_nano(report.weights)
@@ -158,7 +158,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     def poisoned(model: object, batch: object, recipe: object) -> Losses:
         losses = objective(model, batch, recipe)  # type: ignore[arg-type]
         factor = float("nan") if batch.step in steps else 1.0  # type: ignore[attr-defined]
-        return Losses(losses.total * factor, losses.restore * factor, losses.assess)
+        return Losses(losses.total * factor, losses.restore * factor, losses.tone, losses.assess)
 
     monkeypatch.setattr("uare_rt.training.loop.objective", poisoned)
 
@@ -183,7 +183,7 @@ def test_many_such_steps_end_the_run_with_the_batch_saved(
         run(write_recipe(), data, tmp_path / "out", workers=0, steps=20)
     batch, header = read_tensors(tmp_path / "out" / "bad-batch-5.safetensors")
     assert header == {"step": "5"}
-    assert batch.keys() == {"frames", "targets", "views", "levels", "dropped"}
+    assert batch.keys() == {"frames", "targets", "views", "thumbnails", "levels", "dropped"}
     assert batch["frames"].dtype == torch.uint8
 
 

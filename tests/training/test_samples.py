@@ -57,15 +57,21 @@ def test_batches_are_what_they_say(write_recipe: Write, data: Path) -> None:
         assert batch.step == step
         assert batch.frames.shape == (task.batch, task.size, task.size, 3)
         assert batch.targets.shape == (task.batch, task.size * batch.scale, task.size * batch.scale, 3)
-        assert batch.views.shape == (task.batch, 9, 96, 96, 3)
-        assert batch.dropped.shape == (task.batch,)
+        seen_alone = recipe.phase(step).assess_batch
+        assert batch.views.shape == (task.batch + seen_alone, 9, 96, 96, 3)
+        assert batch.thumbnails.shape == (task.batch + seen_alone, 96, 96, 3)
+        assert batch.dropped.shape == (task.batch + seen_alone,)
         np.testing.assert_allclose(batch.levels.sum(axis=2), 1, atol=1e-6)
         assert (batch.levels >= 0).all()
-        for frame, target, levels in zip(batch.frames, batch.targets, batch.levels, strict=True):
+        assert (batch.levels[task.batch :, 6, 0] < 1).all()  # the recipe's further pictures are all hazy
+        for frame, target, levels in zip(batch.frames, batch.targets, batch.levels[: task.batch], strict=True):
             clean = (levels[1:, 0] == 1).all()
             assert clean == (levels[0, 4] == 1)  # quality is excellent where nothing was done, and only there
             if clean and batch.scale == 1:
                 np.testing.assert_array_equal(frame, target)
+        for levels, views, thumbnail in zip(batch.levels, batch.views, batch.thumbnails, strict=True):
+            if levels[0, 4] == 1:
+                np.testing.assert_array_equal(views[0], thumbnail)
     assert seen == {1, 2, 4}
 
 
