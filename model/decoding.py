@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from uare_rt.errors import UsageError
+from uare_rt.vlm.decoding import LIMIT, check_decoding, pick
+from uare_rt.vlm.noise import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from uare_rt.model.unified import Context, UnifiedModel
 
@@ -38,7 +39,7 @@ class Prediction:
 
 @torch.no_grad()
 def predictions(
-    model: UnifiedModel, context: Context, *, temperature: float = 0.0, generator: Generator | None = None
+    model: UnifiedModel, context: Context, *, temperature: float = 0.0, seed: int = 0
 ) -> Iterator[Prediction]:
     """Continue a context without end, starting from a fed ``bos``.
 
@@ -46,40 +47,30 @@ def predictions(
         model: the model.
         context: what came before, left as it is.
         temperature: 0 picks the most likely token, above 0 samples the softmax of the logits over it.
-        generator: source of the samples.
+        seed: of the samples.
 
     Raises:
         UsageError: a negative temperature, or the position limit was reached.
     """
-    if temperature < 0:
-        raise UsageError(f"temperature is {temperature}, but must be at least 0 (0 picks the most likely token)")
+    check_decoding(temperature, 1)
+    noise = Noise(seed)
     fed = model.config.special.bos
     while True:
         position = context.position
         context, hidden = model.extend(context, [model.tokens_block([fed])])
         logits = model.logits(hidden)[0]
-        if temperature:
-            odds = torch.softmax(logits / temperature, dim=-1).cpu()
-            chosen = int(torch.multinomial(odds, 1, generator=generator))
-        else:
-            chosen = int(logits.argmax())
+        chosen = pick(logits.cpu().numpy(), temperature, noise)
         yield Prediction(fed, position, logits, chosen)
         fed = chosen
 
 
 def decode_text(
-    model: UnifiedModel,
-    context: Context,
-    *,
-    limit: int = 1000,
-    temperature: float = 0.0,
-    generator: Generator | None = None,
+    model: UnifiedModel, context: Context, *, limit: int = LIMIT, temperature: float = 0.0, seed: int = 0
 ) -> list[int]:
     """Token ids of the answer, up to ``eos`` (not included) or ``limit`` tokens; arguments as for `predictions`."""
+    check_decoding(temperature, limit)
     ids: list[int] = []
-    if limit < 1:
-        raise UsageError(f"the limit is {limit} tokens, but must be at least 1")
-    for prediction in predictions(model, context, temperature=temperature, generator=generator):
+    for prediction in predictions(model, context, temperature=temperature, seed=seed):
         if prediction.chosen == model.config.special.eos:
             break
         ids.append(prediction.chosen)

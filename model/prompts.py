@@ -1,8 +1,7 @@
-"""The texts a preset asks its model with, read from YAML and turned into token ids."""
+"""The texts a preset asks its model with, read from YAML; what they mean is in `uare_rt.vlm.prompts`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -10,36 +9,33 @@ import msgspec
 
 from uare_rt.errors import InputError, MissingExtraError
 from uare_rt.slots import SLOTS
+from uare_rt.vlm.prompts import (
+    Answer,
+    AnswerIds,
+    Choice,
+    ChoiceIds,
+    Interview,
+    Prompts,
+    QuestionIds,
+    choice_ids,
+    question_ids,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uare_rt.model.tokens import TextTokenizer
-
-__all__ = ["Answer", "AnswerIds", "Prompts", "QuestionIds", "load_prompts", "question_ids"]
-
-
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an answer about one slot begins, and the five words that may follow, in the order of the slot's levels."""
-
-    prefix: str
-    levels: tuple[str, str, str, str, str]
-
-
-class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a preset asks.
-
-    Attributes:
-        question: asked before all answers.
-        answers: by slot, every one of `uare_rt.slots.SLOTS`.
-        describe: asks for a free description.
-        restore: the instruction to restore.
-    """
-
-    question: str
-    answers: dict[str, Answer]
-    describe: str
-    restore: str
+__all__ = [
+    "Answer",
+    "AnswerIds",
+    "Choice",
+    "ChoiceIds",
+    "Interview",
+    "Prompts",
+    "QuestionIds",
+    "choice_ids",
+    "load_prompts",
+    "question_ids",
+]
 
 
 def load_prompts(path: Path | None = None) -> Prompts:
@@ -61,43 +57,3 @@ def load_prompts(path: Path | None = None) -> Prompts:
     if set(prompts.answers) != set(SLOTS):
         raise InputError(f"{source}: answers are for {', '.join(prompts.answers)}, but must be for {', '.join(SLOTS)}")
     return prompts
-
-
-@dataclass(frozen=True)
-class AnswerIds:
-    """An `Answer` in token ids: those of the prefix, and the first that tells each level from the others."""
-
-    prefix: tuple[int, ...]
-    levels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class QuestionIds:
-    """Question and answers in token ids, without delimiters; answers in the order of `uare_rt.slots.SLOTS`."""
-
-    question: tuple[int, ...]
-    answers: tuple[AnswerIds, ...]
-
-
-def question_ids(prompts: Prompts, tokenizer: TextTokenizer) -> QuestionIds:
-    """Turn the question and the answers into token ids.
-
-    Raises:
-        InputError: a level's word does not begin a token of its own after the prefix, or two share one.
-    """
-    answers = []
-    for slot in SLOTS:
-        answer = prompts.answers[slot]
-        prefix = tokenizer.encode(answer.prefix)
-        levels = []
-        for word in answer.levels:
-            whole = tokenizer.encode(answer.prefix + word)
-            if whole[: len(prefix)] != prefix or len(whole) == len(prefix):
-                raise InputError(
-                    f"{slot}: {word!r} does not begin a new token after {answer.prefix!r}; reword the prompt"
-                )
-            levels.append(whole[len(prefix)])
-        if len(set(levels)) < len(levels):
-            raise InputError(f"{slot}: two of the levels {answer.levels} begin with the same token; choose other words")
-        answers.append(AnswerIds(tuple(prefix), tuple(levels)))
-    return QuestionIds(tuple(tokenizer.encode(prompts.question)), tuple(answers))

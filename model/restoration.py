@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from uare_rt.model.assessment import picture_block
-from uare_rt.model.flow import Guidance
-from uare_rt.model.sampling import Flow, read_branches, sample
+from uare_rt.model.assessment import answer, picture_block
+from uare_rt.model.flow import EDITING
+from uare_rt.model.sampling import Branches, read_branches, sample
 from uare_rt.model.transforms import normalise, resize, resize_to, to_pixels
+from uare_rt.model.unified import EMPTY
+from uare_rt.vlm.noise import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,13 +20,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from uare_rt.model.assessment import Verdict
+    from uare_rt.model.flow import Flow, Guidance
+    from uare_rt.model.prompts import Interview
     from uare_rt.model.sampling import Step
-    from uare_rt.model.unified import UnifiedModel
+    from uare_rt.model.unified import Block, UnifiedModel
 
 __all__ = ["EDITING", "RestoredPicture", "restore"]
-
-# What the reference edits pictures with.
-EDITING = Flow(points=50, shift=3.0, guidance=Guidance(text_scale=4.0, image_scale=2.0, renorm="text_channel"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +36,12 @@ class RestoredPicture:
     Attributes:
         picture: uint8 [H, W, 3], the input's size.
         generated: uint8 [H', W', 3], as decoded at the size the model works at.
+        verdict: what the model said of the input before it restored it, if it was asked.
     """
 
     picture: NDArray[np.uint8]
     generated: NDArray[np.uint8]
+    verdict: Verdict | None = None
 
 
 @torch.no_grad()
@@ -47,19 +51,24 @@ def restore(
     instruction: Sequence[int],
     flow: Flow = EDITING,
     *,
+    interview: Interview | None = None,
     seed: int = 0,
     sample_posterior: bool = False,
     watch: Callable[[Step], None] | None = None,
 ) -> RestoredPicture:
     """Restore a picture.
 
-    The same seed gives the same picture on the same machine: noise is drawn on the CPU, in float32.
+    With an interview, the model first assesses the picture in the same context and is then guided by its own verdict,
+    as in the paper: question and verdict stay in the context, and guidance by text strengthens the verdict too.
+
+    The same seed gives the same picture: noise does not depend on the device or on PyTorch's version.
 
     Args:
         model: the model.
         picture: uint8 [H, W, 3], RGB.
         instruction: token ids without delimiters.
         flow: schedule and guidance.
+        interview: asks for the verdict; None restores without one.
         seed: of the noise, and of the posterior's before it.
         sample_posterior: sample the input's latent as the reference does, instead of taking its mean.
         watch: called after every evaluation; may raise to stop.
@@ -75,15 +84,33 @@ def restore(
     fitted = resize(picture, config.vae_transform)
     height, width = fitted.shape[:2]
     grid = (height // config.latent_stride, width // config.latent_stride)
-    generator = torch.Generator().manual_seed(seed)
+    draw = Noise(seed)
     eps = None
     if sample_posterior:
         side = config.latent_patch
-        shape = (config.codec.latent_channels, grid[0] * side, grid[1] * side)
-        eps = torch.randn(shape, generator=generator)
-    noise = torch.randn(grid[0] * grid[1], config.latent_width, generator=generator)
+        eps = torch.from_numpy(draw.normal(config.codec.latent_channels, grid[0] * side, grid[1] * side))
+    noise = torch.from_numpy(draw.normal(grid[0] * grid[1], config.latent_width))
     latent = model.codec.encode(normalise(fitted), eps)
-    blocks = [model.latent_block(latent), picture_block(model, picture), model.text_block(instruction)]
-    tokens = sample(model, read_branches(model, blocks, flow.guidance), noise, grid, flow, watch=watch)
+    images = [model.latent_block(latent), picture_block(model, picture)]
+    asked = model.text_block(instruction)
+    verdict = None
+    if interview is None:
+        branches = read_branches(model, [*images, asked], flow.guidance)
+    else:
+        verdict = answer(model, images, interview.questions)
+        branches = _judged(model, verdict, asked, interview, flow.guidance)
+    tokens = sample(model, branches, noise, grid, flow, watch=watch)
     generated = to_pixels(model.picture(tokens, grid))
-    return RestoredPicture(resize_to(generated, (picture.shape[1], picture.shape[0])), generated)
+    fitting = resize_to(generated, (picture.shape[1], picture.shape[0]))
+    return RestoredPicture(fitting, generated, verdict)
+
+
+def _judged(model: UnifiedModel, verdict: Verdict, asked: Block, interview: Interview, guidance: Guidance) -> Branches:
+    """The contexts when the model's own verdict comes before the instruction; without text ends with the question."""
+    said = model.text_block(interview.verdict(verdict.probabilities))
+    main, _ = model.extend(verdict.context, [said, asked])
+    image_free = None
+    if guidance.by_image:
+        question = model.text_block(interview.questions.question)
+        image_free, _ = model.extend(EMPTY, [question, said, asked])
+    return Branches(main, verdict.context, image_free)

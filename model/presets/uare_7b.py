@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from uare_rt.model.mot_config import MoTConfig
+from uare_rt.vlm.layout import SpecialTokens, Transform
 
 __all__ = ["UARE_7B", "CodecConfig", "SpecialTokens", "Transform", "UnifiedConfig", "VisionConfig"]
 
@@ -61,33 +62,6 @@ class CodecConfig:
     def stride(self) -> int:
         """Pixels per latent element and side."""
         return 2 ** (len(self.multipliers) - 1)
-
-
-@dataclass(frozen=True)
-class Transform:
-    """How an image is resized before an encoder, see `uare_rt.model.transforms.fitted_size`.
-
-    Attributes:
-        longest: the long side is shrunk to at most this, in pixels.
-        shortest: the short side is enlarged to at least this.
-        stride: both sides become multiples of it.
-        pixels: cap on the number of pixels.
-    """
-
-    longest: int
-    shortest: int
-    stride: int
-    pixels: int = 14 * 14 * 9 * 1024
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """Ids of the tokens that delimit text (``bos``, ``eos``) and images (``soi``, ``eoi``)."""
-
-    bos: int
-    eos: int
-    soi: int
-    eoi: int
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ DELIMITERS = {
 
 def words_of_the_prompts() -> list[str]:
     prompts = load_prompts()
-    texts = [prompts.question, prompts.describe, prompts.restore]
+    texts = [prompts.question, prompts.describe, prompts.restore, *prompts.compare.words]
+    texts += [prompts.compare.question, prompts.compare.prefix]
     for answer in prompts.answers.values():
         texts += [answer.prefix, *answer.levels]
     return sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text)})

@@ -115,8 +115,7 @@ def test_sampled_decoding_repeats_with_its_seed(reference: Reference) -> None:
     context, _ = reference.model.extend(EMPTY, blocks(reference))
 
     def sampled(seed: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed)
-        return decode_text(reference.model, context, limit=8, temperature=2.0, generator=generator)
+        return decode_text(reference.model, context, limit=8, temperature=2.0, seed=seed)
 
     assert sampled(3) == sampled(3)
     assert len({tuple(sampled(seed)) for seed in range(4)}) > 1

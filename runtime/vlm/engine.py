@@ -1,0 +1,200 @@
+"""A unified model as graphs: what `uare_rt.model.unified.UnifiedModel` computes, through a backend, in NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uare_rt.errors import BundleError, InputError
+from uare_rt.vlm.contexts import Block, Context, arrange, check_positions
+from uare_rt.vlm.transforms import grid_rows, normalise, patchify, resize, unpatchify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from uare_rt.vlm.layout import UnifiedLayout
+
+    Run = Callable[[str, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+
+__all__ = ["GRAPHS", "Embedding", "Engine"]
+
+GRAPHS = ("vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image")
+
+_STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+
+
+class Embedding:
+    """The token embedding, mapped from its file: only the rows that are looked up are read.
+
+    Args:
+        path: of the file.
+        layout: of the model.
+
+    Raises:
+        BundleError: the file has another size.
+    """
+
+    def __init__(self, path: Path, layout: UnifiedLayout) -> None:
+        self._bfloat = layout.embedding_dtype == "bfloat16"
+        shape = (layout.vocabulary, layout.hidden)
+        try:
+            self._rows = np.memmap(path, _STORED[layout.embedding_dtype], "r", shape=shape)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: is not a token embedding of {list(shape)} ({error})") from error
+
+    def __call__(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Token ids -> float32 [T, hidden].
+
+        Raises:
+            InputError: an id is not in the vocabulary.
+        """
+        wrong = [i for i in ids if not 0 <= i < len(self._rows)]
+        if wrong:
+            raise InputError(
+                f"token id {wrong[0]} is outside the vocabulary of {len(self._rows)}; "
+                "the tokenizer and the weights do not belong together"
+            )
+        rows = np.asarray(self._rows[np.asarray(ids, np.int64)])
+        if self._bfloat:  # the upper half of a float32
+            return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return rows.astype(np.float32)
+
+
+class Engine:
+    """The parts of a unified model, by what they are given and what they give.
+
+    Args:
+        layout: of the model.
+        embed: the token embedding.
+        run: runs a graph by its name on named arrays.
+    """
+
+    def __init__(self, layout: UnifiedLayout, embed: Embedding, run: Run) -> None:
+        self.layout, self.embed, self._run = layout, embed, run
+        empty = np.zeros((layout.layers, layout.kv_heads, 0, layout.head_dim), np.float32)
+        self.empty = Context(empty, empty, 0)
+
+    def tokens_block(self, ids: Sequence[int]) -> Block:
+        """Text tokens as they are, without delimiters."""
+        return Block(self.embed(ids), causal=True, kind="text")
+
+    def text_block(self, ids: Sequence[int]) -> Block:
+        """A text between ``bos`` and ``eos``."""
+        special = self.layout.special
+        return self.tokens_block([special.bos, *ids, special.eos])
+
+    def _delimiters(self) -> NDArray[np.float32]:
+        return self.embed([self.layout.special.soi, self.layout.special.eoi])
+
+    def vision_block(self, picture: NDArray[np.uint8]) -> Block:
+        """A picture for understanding: uint8 [H, W, 3], resized by both transforms in turn as the reference does.
+
+        Raises:
+            InputError: its shape is beyond the patch table.
+        """
+        layout = self.layout
+        fitted = resize(resize(picture, layout.vae_transform), layout.vit_transform)
+        height, width = fitted.shape[:2]
+        patch, side = layout.patch, layout.patch_side
+        if height % patch or width % patch or max(height, width) > side * patch:
+            raise InputError(
+                f"an understanding input of {width}x{height} px does not fit the patch table: sides must be multiples "
+                f"of {patch} px, at most {side * patch} px; resize with the model's vit_transform"
+            )
+        rows = grid_rows((height // patch, width // patch), side)
+        seen = self._run("vision", {"patches": patchify(normalise(fitted), patch), "rows": rows})["embeddings"]
+        soi, eoi = self._delimiters()
+        return Block(np.concatenate((soi[None], seen, eoi[None])), causal=False, kind="image")
+
+    def latent_rows(self, grid: tuple[int, int]) -> NDArray[np.int64]:
+        """Rows of the latent position table for a grid of tokens (down, across).
+
+        Raises:
+            InputError: the grid is beyond the table.
+        """
+        side = self.layout.latent_side
+        if max(grid) > side:
+            raise InputError(
+                f"an image of {grid[1]}x{grid[0]} latent tokens is beyond the position table of "
+                f"{side}x{side}; resize with the model's vae_transform"
+            )
+        return grid_rows(grid, side)
+
+    def latent_block(self, latent: NDArray[np.float32]) -> Block:
+        """A clean image for generation: latent float32 [z, h, w]."""
+        patch = self.layout.latent_patch
+        rows = self.latent_rows((latent.shape[1] // patch, latent.shape[2] // patch))
+        return Block(self._delimiters(), causal=False, kind="image", latents=patchify(latent, patch), rows=rows)
+
+    def encode(self, fitted: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A picture sized by ``vae_transform`` -> mean and spread of its latent, float32 [z, h, w] each."""
+        out = self._run("encode", {"image": normalise(fitted)[None]})
+        return out["latent"][0], out["spread"][0]
+
+    def picture(self, tokens: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+        """Latent tokens [M, latent width] -> image float32 [3, H, W], about [-1, 1], not clamped."""
+        latent = unpatchify(tokens, grid, self.layout.latent_patch)
+        return np.asarray(self._run("decode_image", {"latent": latent[None]})["image"][0])
+
+    def extend(
+        self, context: Context, blocks: Sequence[Block], ends: Sequence[Block] = ()
+    ) -> tuple[Context, NDArray[np.float32]]:
+        """Append blocks to a context and read ways to go on from there, all in one pass.
+
+        Args:
+            context: what came before, left as it is.
+            blocks: at least one.
+            ends: texts that each follow ``blocks`` and do not see one another.
+
+        Returns:
+            The context with ``blocks`` alone, and the next-token logits after the last token of every end, float32
+            [ends, vocabulary]; without ends, of the last und token.
+
+        Raises:
+            UsageError: the context would be longer than the model's position limit.
+        """
+        inputs, position = arrange(context, blocks, ends, self.layout.position_limit)
+        if "latents" not in inputs:
+            inputs["latents"] = np.zeros((0, self.layout.latent_width), np.float32)
+            inputs["latent_rows"] = np.zeros(0, np.int64)
+        out = self._run("prefill", inputs | {"past_k": context.k, "past_v": context.v})
+        kept = sum(block.length for block in blocks)
+        longer = context.followed(out["k"][:, :, :kept], out["v"][:, :, :kept], position)
+        return longer, out["logits"]
+
+    def follow(self, context: Context, token: int) -> tuple[Context, NDArray[np.float32]]:
+        """Append one text token: the longer context, and the next-token logits [vocabulary]."""
+        check_positions(context.position + 1, self.layout.position_limit)
+        inputs = {
+            "embeddings": self.embed([token]),
+            "positions": np.array([context.position], np.int64),
+            "past_k": context.k,
+            "past_v": context.v,
+        }
+        out = self._run("decode", inputs)
+        return context.followed(out["k"], out["v"], context.position + 1), out["logits"][0]
+
+    def denoise(
+        self, context: Context, x: NDArray[np.float32], rows: NDArray[np.int64], time: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One evaluation: velocity [M, latent width], and the stream [M, hidden] that forecasts go on from."""
+        check_positions(context.position + 1, self.layout.position_limit)
+        inputs = {
+            "latents": x,
+            "latent_rows": rows,
+            "time": np.array([time], np.float32),
+            "delimiters": self._delimiters(),
+            "position": np.array([context.position], np.int64),
+            "past_k": context.k,
+            "past_v": context.v,
+        }
+        out = self._run("denoise", inputs)
+        return out["velocity"], out["stream"]
+
+    def velocity(self, stream: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The velocity of a forecast stream."""
+        return self._run("velocity", {"stream": np.asarray(stream, np.float32)})["velocity"]
