@@ -1,7 +1,8 @@
-"""From PyTorch to ONNX: graphs, tracing, the comparison with PyTorch, bundles."""
+"""From PyTorch to ONNX: graphs, the comparison with PyTorch, bundles."""
 
 from __future__ import annotations
 
 from uare_rt.export.bundling import TOLERANCE, export_bundle
+from uare_rt.export.unified_bundle import export_unified
 
-__all__ = ["TOLERANCE", "export_bundle"]
+__all__ = ["TOLERANCE", "export_bundle", "export_unified"]

@@ -78,7 +78,7 @@ def check_opset(model: onnx.ModelProto) -> None:
     faults += sorted({f"operator {n.op_type}" for n in model.graph.node if n.op_type in _TOO_NEW or n.domain})
     allowed = {
         onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64, onnx.TensorProto.INT32,
-        onnx.TensorProto.BOOL, onnx.TensorProto.INT8, onnx.TensorProto.UINT8,
+        onnx.TensorProto.BFLOAT16, onnx.TensorProto.BOOL, onnx.TensorProto.INT8, onnx.TensorProto.UINT8,
     }  # fmt: skip
     faults += sorted({f"type of {t.name}" for t in model.graph.initializer if t.data_type not in allowed})
     if faults:

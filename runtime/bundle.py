@@ -20,7 +20,16 @@ import msgspec
 import numpy as np
 
 from uare_rt.errors import BundleError, OutputError
-from uare_rt.manifest import MANIFEST_NAME, FileEntry, GraphSpec, Manifest, parse_manifest
+from uare_rt.manifest import (
+    MANIFEST_NAME,
+    AnyManifest,
+    EngineSpec,
+    FileEntry,
+    GraphSpec,
+    Manifest,
+    UnifiedManifest,
+    parse_manifest,
+)
 from uare_rt.onnx_weights import nonfinite_weights
 from uare_rt.quality import QualityContext
 
@@ -33,11 +42,12 @@ _CHUNK = 1 << 20
 
 
 class GraphFile(NamedTuple):
-    """One graph of a bundle: its name, its ONNX file and what the manifest says about it."""
+    """One graph of a bundle: its name, its ONNX file, what the manifest says about it, and its engine if it has one."""
 
     name: str
     path: Path
     spec: GraphSpec
+    engine: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,29 @@ class Bundle:
     """
 
     path: Path
-    manifest: Manifest
+    manifest: AnyManifest
+
+    @property
+    def nano(self) -> Manifest:
+        """The manifest of a bundle of the ``uare-nano`` family.
+
+        Raises:
+            BundleError: it is of another family.
+        """
+        if isinstance(self.manifest, Manifest):
+            return self.manifest
+        raise BundleError(f"bundle {self.path} holds {self.manifest.preset}, but this needs uare-nano")
+
+    @property
+    def unified(self) -> UnifiedManifest:
+        """The manifest of a bundle of the ``uare-7b`` family.
+
+        Raises:
+            BundleError: it is of another family.
+        """
+        if isinstance(self.manifest, UnifiedManifest):
+            return self.manifest
+        raise BundleError(f"bundle {self.path} holds {self.manifest.preset}, but this needs uare-7b")
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -89,7 +121,8 @@ class Bundle:
         if spec is None:
             known = ", ".join(sorted(self.manifest.graphs))
             raise BundleError(f"bundle {self.path} has no graph {name!r}; it has: {known}")
-        return GraphFile(name, self.file(spec.file), spec)
+        engine = self.file(spec.engine.file) if isinstance(spec.engine, EngineSpec) else None
+        return GraphFile(name, self.file(spec.file), spec, engine)
 
     def null_context(self) -> QualityContext:
         """The trained constant that stands for "nothing known about the quality".
@@ -97,7 +130,7 @@ class Bundle:
         Raises:
             BundleError: the file does not hold the tensors that the manifest describes.
         """
-        name = self.manifest.null_context
+        name, layout = self.nano.null_context, self.nano.context
         try:
             with np.load(self.file(name), allow_pickle=False) as arrays:
                 context = QualityContext(arrays["ctx_k"], arrays["ctx_v"], arrays["ctx_vec"])
@@ -105,7 +138,6 @@ class Bundle:
             raise BundleError(
                 f"bundle {self.path}: {name} is not a quality context ({error}); export it again"
             ) from error
-        layout = self.manifest.context
         if context.shapes() != layout.shapes():
             raise BundleError(
                 f"bundle {self.path}: {name} holds shapes {context.shapes()}, "
@@ -116,14 +148,15 @@ class Bundle:
         return context
 
     def verify(self) -> None:
-        """Check the values too: every weight and the null context must be finite.
+        """Check the values too: every weight and, where there is one, the null context must be finite.
 
         Opening does not do this: it reads every tensor. ``uare-rt inspect`` does.
 
         Raises:
             BundleError: naming the first graph and tensor with NaN or infinity.
         """
-        self.null_context()
+        if isinstance(self.manifest, Manifest):
+            self.null_context()
         for name, spec in self.manifest.graphs.items():
             bad = nonfinite_weights(self.file(spec.file), self.file)
             if bad is not None:
@@ -167,7 +200,12 @@ def shipped_bundle() -> Path:
 
 
 def write_bundle(
-    target: Path, manifest: Manifest, files: Mapping[str, Path | bytes], *, overwrite: bool = False
+    target: Path,
+    manifest: AnyManifest,
+    files: Mapping[str, Path | bytes],
+    *,
+    overwrite: bool = False,
+    move: bool = False,
 ) -> Bundle:
     """Write a bundle directory, complete or not at all.
 
@@ -176,6 +214,7 @@ def write_bundle(
         manifest: its ``files`` table is replaced by the sizes and hashes of ``files``.
         files: for each path relative to the bundle a file to copy or the content itself.
         overwrite: replace an existing bundle.
+        move: take the files away from where they are, instead of copying what may be large.
 
     Raises:
         OutputError: the target exists (and is no bundle, with ``overwrite``), or cannot be written.
@@ -188,7 +227,7 @@ def write_bundle(
     staging = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     try:
         staging.mkdir()
-        entries = {name: _place(staging, name, content) for name, content in files.items()}
+        entries = {name: _place(staging, name, content, move) for name, content in files.items()}
         complete = msgspec.structs.replace(manifest, files=entries)
         encoded = msgspec.json.format(msgspec.json.encode(complete), indent=2)
         (staging / MANIFEST_NAME).write_bytes(encoded + b"\n")
@@ -201,13 +240,15 @@ def write_bundle(
     return Bundle(target, complete)
 
 
-def _place(staging: Path, name: str, content: Path | bytes) -> FileEntry:
+def _place(staging: Path, name: str, content: Path | bytes, move: bool) -> FileEntry:
     path = staging / PurePosixPath(name)
     if staging.resolve() not in path.resolve().parents:
         raise BundleError(f"a bundle cannot hold a file outside itself: {name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
         path.write_bytes(content)
+    elif move:
+        shutil.move(content, path)
     else:
         shutil.copyfile(content, path)
     return FileEntry(sha256=_sha256(path), bytes=path.stat().st_size)

@@ -1,8 +1,8 @@
 """The bundle manifest: what a model contains and everything a caller may assume about it.
 
 ``manifest.json`` is decoded strictly: a wrong type, an unknown key or a path that leaves the bundle
-is refused with one line that names it. Fields for later (engines, targets, calibration) exist as null,
-so that a manifest that uses them is refused by a version that would ignore them.
+is refused with one line that names it. Bundles that were not built (`uare-rt export`) have null for engines, target,
+profile and calibration.
 """
 
 from __future__ import annotations
@@ -15,24 +15,32 @@ import msgspec
 from uare_rt.errors import BundleError
 from uare_rt.slots import SLOTS
 from uare_rt.views import CROPS, VIEW_SIZE
+from uare_rt.vlm.layout import UnifiedLayout
 
 __all__ = [
     "MANIFEST_NAME",
+    "PENDING",
     "SCHEMA_VERSION",
+    "AnyManifest",
     "BackendInfo",
+    "CalibrationInfo",
     "ContextLayout",
+    "EngineSpec",
     "FileEntry",
     "GraphSpec",
     "Manifest",
     "Parity",
+    "Profile",
     "Source",
     "TensorSpec",
     "Tiling",
+    "UnifiedManifest",
     "ViewLayout",
     "parse_manifest",
 ]
 
 MANIFEST_NAME = "manifest.json"
+PENDING: Literal["pending"] = "pending"
 SCHEMA_VERSION = 1
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -95,7 +103,7 @@ class TensorSpec(_Strict, frozen=True, kw_only=True):
     """Name, dtype and shape of a graph input or output; a string is a dynamic dimension."""
 
     name: _Text
-    dtype: Literal["float32", "float16", "uint8", "int64"]
+    dtype: Literal["float32", "float16", "uint8", "int64", "bool"]
     shape: tuple[_Positive | str, ...]
 
 
@@ -107,8 +115,47 @@ class Parity(_Strict, frozen=True, kw_only=True):
     tolerance: float
 
 
+class Profile(_Strict, frozen=True, kw_only=True):
+    """Shapes of one input that an engine takes: smallest, the one it is fastest at, and largest."""
+
+    min: tuple[_Positive, ...]
+    opt: tuple[_Positive, ...]
+    max: tuple[_Positive, ...]
+
+
+class EngineSpec(_Strict, frozen=True, kw_only=True):
+    """A compiled graph.
+
+    Only the software that built it loads it, on devices of these targets. ``version`` is that software's;
+    ``onnx_sha256`` is of the graph it was built from; ``layers`` lists its layers where the file is given.
+    """
+
+    file: _Text
+    targets: tuple[_Text, ...]
+    version: _Text
+    onnx_sha256: _Sha256
+    seconds: float
+    layers: str | None = None
+
+
+class CalibrationInfo(_Strict, frozen=True, kw_only=True):
+    """The pictures that ranges were learned from, and how."""
+
+    sha256: _Sha256
+    sources: tuple[str, ...]
+    samples: _Positive
+    observer: _Text
+    seed: int
+
+
 class GraphSpec(_Strict, frozen=True, kw_only=True):
-    """One ONNX graph of the bundle."""
+    """One ONNX graph of the bundle.
+
+    ``parity`` is for graphs whose values have a known range; ``relative_rms`` is the difference from PyTorch over the
+    size of the values themselves, both as root mean squares, for those that have none. ``precision`` is the lowest
+    that it computes in. ``engine`` is ``"pending"`` where a device has yet to compile it for shapes of ``profile``.
+    ``int8_macs`` is the share of its convolutions' multiplications in INT8.
+    """
 
     file: _Text
     opset: _Positive
@@ -117,7 +164,10 @@ class GraphSpec(_Strict, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     flops_per_pixel: float | None = None
     parity: Parity | None = None
-    engine: None = None
+    relative_rms: float | None = None
+    engine: EngineSpec | Literal["pending"] | None = None
+    profile: dict[str, Profile] | None = None
+    int8_macs: float | None = None
 
 
 class FileEntry(_Strict, frozen=True, kw_only=True):
@@ -128,14 +178,21 @@ class FileEntry(_Strict, frozen=True, kw_only=True):
 
 
 class BackendInfo(_Strict, frozen=True, kw_only=True):
-    """What the graphs were made for; ``onnx`` runs on every backend."""
+    """What the graphs were made for; ``onnx`` runs on every backend.
+
+    ``version`` is of the software that compiled engines, ``driver`` what they need on the device, ``note`` what was not
+    proven.
+    """
 
     name: _Text
-    target: None = None
+    target: tuple[_Text, ...] | None = None
+    version: str | None = None
+    driver: str | None = None
+    note: str | None = None
 
 
 class Manifest(_Strict, frozen=True, kw_only=True):
-    """Everything a caller may assume about a bundle."""
+    """Everything a caller may assume about a bundle of the ``uare-nano`` family."""
 
     schema_version: _Positive
     name: _Text
@@ -151,12 +208,36 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     graphs: dict[str, GraphSpec]
     null_context: _Text
     backend: BackendInfo
-    calibration: None = None
+    calibration: CalibrationInfo | None = None
     quality: dict[str, Any]
     files: dict[str, FileEntry]
 
 
-def parse_manifest(data: bytes, where: str) -> Manifest:
+class UnifiedManifest(_Strict, frozen=True, kw_only=True):
+    """Everything a caller may assume about a bundle of the ``uare-7b`` family."""
+
+    schema_version: _Positive
+    name: _Text
+    preset: Literal["uare-7b"]
+    created_by: str
+    license: str
+    source: Source
+    slots: tuple[str, ...]
+    scales: tuple[_Positive, ...]
+    unified: UnifiedLayout
+    graphs: dict[str, GraphSpec]
+    backend: BackendInfo
+    calibration: CalibrationInfo | None = None
+    quality: dict[str, Any]
+    files: dict[str, FileEntry]
+
+
+AnyManifest = Manifest | UnifiedManifest
+_UNIFIED = "uare-7b"
+_UNIFIED_GRAPHS = ("vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image")
+
+
+def parse_manifest(data: bytes, where: str) -> AnyManifest:
     """Decode and check a manifest.
 
     Args:
@@ -180,7 +261,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             'the bundle was made for a newer uare-rt, upgrade with: pip install -U "uare-rt"'
         )
     try:
-        manifest = msgspec.convert(raw, Manifest)
+        unified = isinstance(raw, dict) and raw.get("preset") == _UNIFIED
+        manifest: AnyManifest = msgspec.convert(raw, UnifiedManifest if unified else Manifest)
     except msgspec.ValidationError as error:
         raise BundleError(f"{prefix} is invalid: {error}; export the bundle again") from error
     problem = _inconsistency(manifest)
@@ -189,28 +271,51 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _inconsistency(manifest: Manifest) -> str | None:
+def _inconsistency(manifest: AnyManifest) -> str | None:
     if manifest.slots != SLOTS:
         return f"slots are {list(manifest.slots)}, this uare-rt knows {list(SLOTS)}"
+    if not manifest.scales:
+        return "scales is empty"
+    if isinstance(manifest, UnifiedManifest):
+        needed: list[str] = list(_UNIFIED_GRAPHS)
+        used = [manifest.unified.embedding, *manifest.unified.tokenizer]
+    else:
+        needed = ["assess", *(f"restore_x{scale}" for scale in manifest.scales)]
+        used = [manifest.null_context]
+    absent = [name for name in needed if name not in manifest.graphs]
+    if absent:
+        return f"graphs lacks {', '.join(absent)}"
+    problem = _unified_problem(manifest.unified) if isinstance(manifest, UnifiedManifest) else _nano_problem(manifest)
+    if problem:
+        return problem
+    for name in manifest.files:
+        if not _stays_inside(name):
+            return f"path {name!r} does not stay inside the bundle"
+    engines = [graph.engine for graph in manifest.graphs.values() if isinstance(graph.engine, EngineSpec)]
+    used += [name for engine in engines for name in (engine.file, engine.layers) if name is not None]
+    for name in (*(graph.file for graph in manifest.graphs.values()), *used):
+        if name not in manifest.files:
+            return f"file {name!r} is used but not listed in files"
+    return None
+
+
+def _nano_problem(manifest: Manifest) -> str | None:
     if (manifest.views.size, manifest.views.crops) != (VIEW_SIZE, CROPS):
         return (
             f"views are {manifest.views.crops} crops of {manifest.views.size} px, "
             f"this uare-rt makes {CROPS} of {VIEW_SIZE} px"
         )
-    if not manifest.scales:
-        return "scales is empty"
-    needed = ["assess", *(f"restore_x{scale}" for scale in manifest.scales)]
-    absent = [name for name in needed if name not in manifest.graphs]
-    if absent:
-        return f"graphs lacks {', '.join(absent)}"
     if manifest.tiling.grid % manifest.tiling.multiple:
         return f"tiling.grid {manifest.tiling.grid} is not a multiple of tiling.multiple {manifest.tiling.multiple}"
-    for name in manifest.files:
-        if not _stays_inside(name):
-            return f"path {name!r} does not stay inside the bundle"
-    for name in (*(graph.file for graph in manifest.graphs.values()), manifest.null_context):
-        if name not in manifest.files:
-            return f"file {name!r} is used but not listed in files"
+    return None
+
+
+def _unified_problem(layout: UnifiedLayout) -> str | None:
+    if set(layout.prompts.answers) != set(SLOTS):
+        return f"prompts.answers are for {', '.join(layout.prompts.answers)}, not for {', '.join(SLOTS)}"
+    special = layout.special
+    if max(special.bos, special.eos, special.soi, special.eoi) >= layout.vocabulary:
+        return f"a special token is outside the vocabulary of {layout.vocabulary}"
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from uare_rt.errors import UsageError
 from uare_rt.slots import DEGRADATIONS, LEVELS, SLOTS, describe, expected_score, expected_severity, softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-__all__ = ["Assessment", "QualityContext"]
+__all__ = ["Assessment", "Judgement", "QualityContext", "read_slots"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class QualityContext:
 
 
 @dataclass(frozen=True, eq=False)
-class Assessment:
+class Judgement:
     """How good an image is and what is wrong with it.
 
     Attributes:
@@ -74,7 +76,6 @@ class Assessment:
         severities: for every degradation 0 (none) to 1 (severe).
         probabilities: for every slot the probability of each of its five levels.
         description: one sentence for people.
-        context: guides ``Session.restore``.
     """
 
     score: float
@@ -82,24 +83,9 @@ class Assessment:
     severities: dict[str, float]
     probabilities: dict[str, tuple[float, ...]]
     description: str
-    context: QualityContext
-
-    @classmethod
-    def from_logits(cls, logits: NDArray[np.floating], context: QualityContext) -> Assessment:
-        """Read the answer of the ``assess`` graph: float [7, 5], in the order of ``slots.SLOTS``."""
-        rows = dict(zip(SLOTS, softmax(logits), strict=True))
-        score = expected_score(rows["quality"])
-        return cls(
-            score=score,
-            level=LEVELS["quality"][round(score) - 1],
-            severities={name: expected_severity(rows[name]) for name in DEGRADATIONS},
-            probabilities={name: tuple(float(p) for p in row) for name, row in rows.items()},
-            description=describe(rows),
-            context=context,
-        )
 
     def to_dict(self) -> dict[str, object]:
-        """Ready for JSON: everything but the context."""
+        """Ready for JSON."""
         return {
             "score": self.score,
             "level": self.level,
@@ -107,3 +93,32 @@ class Assessment:
             "probabilities": {name: list(row) for name, row in self.probabilities.items()},
             "description": self.description,
         }
+
+
+def read_slots(rows: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """The fields of a `Judgement` from the levels' probabilities, float64 [5] for every slot."""
+    score = expected_score(rows["quality"])
+    return {
+        "score": score,
+        "level": LEVELS["quality"][round(score) - 1],
+        "severities": {name: expected_severity(rows[name]) for name in DEGRADATIONS},
+        "probabilities": {name: tuple(float(p) for p in row) for name, row in rows.items()},
+        "description": describe(rows),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment(Judgement):
+    """A judgement, and what it leaves for the restoration.
+
+    Attributes:
+        context: guides ``Session.restore``.
+    """
+
+    context: QualityContext
+
+    @classmethod
+    def from_logits(cls, logits: NDArray[np.floating], context: QualityContext) -> Assessment:
+        """Read the answer of the ``assess`` graph: float [7, 5], in the order of ``slots.SLOTS``."""
+        rows = dict(zip(SLOTS, softmax(logits), strict=True))
+        return cls(**read_slots(rows), context=context)

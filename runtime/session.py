@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,22 +10,26 @@ import numpy as np
 
 from uare_rt import backends
 from uare_rt.bundle import Bundle, shipped_bundle
-from uare_rt.errors import BackendError, UsageError
+from uare_rt.checkpoints import exported, is_checkpoint
+from uare_rt.errors import UsageError
+from uare_rt.executables import Executables
 from uare_rt.frames import check_frame, to_uint8
 from uare_rt.machine import available_memory
+from uare_rt.manifest import UnifiedManifest
 from uare_rt.quality import Assessment, QualityContext
 from uare_rt.tiles import restore_tile
 from uare_rt.tiling import checked_tile, choose_sides, plan_tiles
 from uare_rt.views import extract_views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from uare_rt.backends.base import Backend, Executable
+    from uare_rt.backends.base import Backend
     from uare_rt.manifest import Manifest
+    from uare_rt.vlm.session import UnifiedSession
 
 __all__ = ["Restored", "Session", "load"]
 
@@ -67,24 +70,18 @@ class Session:
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, *, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}, but must be at least 1")
-        self._bundle = bundle
-        self._backend = backend
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._loaded: dict[str, Executable] = {}
-        self._closed = False
+        self._bundle, self._manifest = bundle, bundle.nano
+        self._graphs = Executables(bundle, backend, threads)
 
     @property
     def manifest(self) -> Manifest:
         """What the bundle contains."""
-        return self._bundle.manifest
+        return self._manifest
 
     @property
     def backend(self) -> str:
         """Name of the backend in use."""
-        return self._backend.name
+        return self._graphs.backend
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -103,7 +100,7 @@ class Session:
             UsageError: the session is closed.
         """
         check_frame(image)
-        answer = self._run("assess", {"views": extract_views(to_uint8(image))})
+        answer = self._graphs.run("assess", {"views": extract_views(to_uint8(image))})
         context = QualityContext(answer["ctx_k"], answer["ctx_v"], answer["ctx_vec"])
         return Assessment.from_logits(answer["slot_logits"], context)
 
@@ -146,7 +143,7 @@ class Session:
         inputs = guide.inputs() if guide is not None else {}
 
         def run(frame: NDArray[np.float32]) -> NDArray[np.float32]:
-            return self._run(f"restore_x{scale}", {"frame": frame, **inputs})["restored"]
+            return self._graphs.run(f"restore_x{scale}", {"frame": frame, **inputs})["restored"]
 
         out = np.empty((height * scale, width * scale, 3), image.dtype)
         for done, piece in enumerate(tiles, start=1):
@@ -161,12 +158,7 @@ class Session:
 
     def close(self) -> None:
         """Give back the memory of the graphs. Calls that are under way finish; later ones fail."""
-        with self._lock:
-            self._closed = True
-            loaded = list(self._loaded.values())
-            self._loaded.clear()
-        for executable in loaded:
-            executable.close()
+        self._graphs.close()
 
     def __enter__(self) -> Session:
         return self
@@ -195,37 +187,33 @@ class Session:
         height, width = image.shape[:2]
         return choose_sides(height, width, max(0, min(wanted, possible)) / per_pixel, tiling)
 
-    def _executable(self, name: str) -> Executable:
-        with self._lock:
-            if self._closed:
-                raise UsageError("the session is closed; load the bundle again")
-            if name not in self._loaded:
-                self._loaded[name] = self._backend.load(self._bundle.graph(name), threads=self._threads)
-            return self._loaded[name]
 
-    def _run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        outputs = self._executable(name).run(inputs)
-        for key, value in outputs.items():
-            if not np.isfinite(value).all():
-                raise BackendError(
-                    f"graph {name!r} of bundle {self._bundle.path} gave NaN or infinity in {key!r} on {self.backend}; "
-                    f"check its weights with: uare-rt inspect {self._bundle.path}"
-                )
-        return outputs
-
-
-def load(bundle: str | Path | None = None, *, backend: str = "auto", threads: int | None = None) -> Session:
-    """Open a bundle and make a session of it.
+def load(
+    bundle: str | Path | None = None, *, backend: str = "auto", threads: int | None = None
+) -> Session | UnifiedSession:
+    """Open a model and make a session of it.
 
     Args:
-        bundle: a directory ``NAME.uare``; None takes the ``uare-nano`` that comes with the package.
+        bundle: a directory ``NAME.uare``, or a checkpoint in the layout of BAGEL-7B-MoT, which is exported into the
+            user's cache when it is first given; None takes the ``uare-nano`` that comes with the package.
         backend: a name of ``uare_rt.backends.names()``, or ``auto``.
         threads: processor threads for one run; None takes all cores this process may use.
 
+    Returns:
+        A `Session`, or for a bundle of the ``uare-7b`` family a `uare_rt.vlm.session.UnifiedSession`.
+
     Raises:
         BundleError: the bundle is missing, damaged or too new.
+        InputError: the checkpoint cannot be exported; the message says why.
         UsageError: there is no such backend, or threads is below 1.
         BackendUnavailableError: this machine cannot run the backend.
     """
+    if bundle is not None and is_checkpoint(bundle):
+        bundle = exported(bundle)
     opened = Bundle.open(shipped_bundle() if bundle is None else bundle)
-    return Session(opened, backends.choose(backend), threads=threads)
+    chosen = backends.choose(backend)
+    if isinstance(opened.manifest, UnifiedManifest):
+        from uare_rt.vlm.session import UnifiedSession
+
+        return UnifiedSession(opened, chosen, threads=threads)
+    return Session(opened, chosen, threads=threads)

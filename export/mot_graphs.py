@@ -1,0 +1,240 @@
+"""The decoder's graphs of ``uare-7b``: ``prefill``, ``decode``, ``denoise`` and ``velocity``.
+
+Tokens of the gen expert come before those of the und expert: attention does not mind the order, every token
+brings its own rotary position, and a text at the end of a context stays at the end of its cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from uare_rt.export.graph_writer import GraphWriter
+from uare_rt.model.tables import time_features
+
+if TYPE_CHECKING:
+    import onnx
+
+    from uare_rt.export.weight_file import Weights
+    from uare_rt.model.mot_config import MoTConfig
+    from uare_rt.model.presets.uare_7b import UnifiedConfig
+
+__all__ = ["decode_graph", "denoise_graph", "prefill_graph", "velocity_graph"]
+
+_HIDDEN = -3e4  # as in the model: added to scores that must not count
+_END = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Values of the residual stream by expert, gen first; None where a graph has no token of the expert."""
+
+    gen: str | None
+    und: str | None
+
+    def present(self) -> list[tuple[str, str]]:
+        """Expert and value of the experts that have tokens."""
+        return [(name, x) for name, x in (("gen", self.gen), ("und", self.und)) if x is not None]
+
+
+def _rms_norm(g: GraphWriter, x: str, module: str, eps: float) -> str:
+    """RMSNorm over the last axis."""
+    mean = g.op("ReduceMean", g.op("Mul", x, x), g.ints(-1), keepdims=1)
+    scale = g.op("Sqrt", g.op("Add", mean, g.constant(eps)))
+    return g.op("Mul", g.op("Div", x, scale), g.weight(f"{module}.weight"))
+
+
+class _Decoder:
+    """Writes the layers of the mixture of transformers into a graph."""
+
+    def __init__(self, g: GraphWriter, config: MoTConfig, positions: str) -> None:
+        self.g, self.config = g, config
+        past = (config.layers, config.kv_heads, "S", config.head_dim)
+        self.past = [g.input(name, "float32", past) for name in ("past_k", "past_v")]
+        self.keys: list[str] = []
+        self.values: list[str] = []
+        exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+        angles = g.op(
+            "Mul",
+            g.op("Unsqueeze", g.op("Cast", positions, to=1), g.ints(1, 2)),
+            g.constant((config.rope_theta**-exponent).numpy()[None, None]),
+        )
+        self.turn = g.op("Cos", angles), g.op("Sin", angles)
+
+    def norm(self, x: str, module: str) -> str:
+        """A norm of the model."""
+        return _rms_norm(self.g, x, module, self.config.eps)
+
+    def _heads(self, x: str, module: str, heads: int) -> str:
+        g, config = self.g, self.config
+        projected = g.linear(x, module, bias=config.qkv_bias)
+        return g.op("Reshape", projected, g.ints(0, heads, config.head_dim))
+
+    def _joined(self, parts: list[str]) -> str:
+        return parts[0] if len(parts) == 1 else self.g.op("Concat", *parts, axis=0)
+
+    def _rotated(self, x: str) -> str:
+        g = self.g
+        cos, sin = self.turn
+        first, second = g.ops("Split", 2, x, axis=2, num_outputs=2)
+        turned = (
+            g.op("Sub", g.op("Mul", first, cos), g.op("Mul", second, sin)),
+            g.op("Add", g.op("Mul", second, cos), g.op("Mul", first, sin)),
+        )
+        return g.op("Concat", *turned, axis=2)
+
+    def _attend(self, q: str, k: str, v: str, bias: str | None) -> str:
+        """[T, heads, d] and [K, S + T, d] twice -> [T, heads * d]."""
+        g, config = self.g, self.config
+        groups = config.heads // config.kv_heads
+        q = g.op("Mul", q, g.constant(config.head_dim**-0.5))
+        q = g.op("Reshape", q, g.ints(0, config.kv_heads, groups, config.head_dim))
+        q = g.op("Transpose", q, perm=[1, 2, 0, 3])
+        if bias is None:  # one matrix product per key head, whatever the number of queries
+            grouped = g.op("Reshape", q, g.ints(0, -1, config.head_dim))
+            scores = g.op("MatMul", grouped, g.op("Transpose", k, perm=[0, 2, 1]))
+            mixed = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+            mixed = g.op("Reshape", mixed, g.ints(config.kv_heads, groups, -1, config.head_dim))
+        else:
+            k, v = (g.op("Unsqueeze", x, g.ints(1)) for x in (k, v))
+            scores = g.op("Add", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2])), bias)
+            mixed = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+        mixed = g.op("Transpose", mixed, perm=[2, 0, 1, 3])
+        return g.op("Reshape", mixed, g.ints(0, config.heads * config.head_dim))
+
+    def layer(self, index: int, tokens: _Tokens, bias: str | None) -> _Tokens:
+        """One layer; its keys and values of the new tokens are kept for `cache`."""
+        g, config = self.g, self.config
+        stem = f"language.mot.layers.{index}"
+        q, k, v = [], [], []
+        for expert, x in tokens.present():
+            normed = self.norm(x, f"{stem}.{expert}.input_norm")
+            q.append(self.norm(self._heads(normed, f"{stem}.{expert}.q", config.heads), f"{stem}.{expert}.q_norm"))
+            k.append(self.norm(self._heads(normed, f"{stem}.{expert}.k", config.kv_heads), f"{stem}.{expert}.k_norm"))
+            v.append(self._heads(normed, f"{stem}.{expert}.v", config.kv_heads))
+        new = [g.op("Transpose", x, perm=[1, 0, 2]) for x in (self._rotated(self._joined(k)), self._joined(v))]
+        self.keys.append(new[0])
+        self.values.append(new[1])
+        whole = [
+            g.op("Concat", g.op("Gather", past, g.constant(index, np.int64), axis=0), own, axis=1)
+            for past, own in zip(self.past, new, strict=True)
+        ]
+        mixed = self._attend(self._rotated(self._joined(q)), *whole, bias)
+        after = {}
+        for (expert, x), part in zip(tokens.present(), self._parted(mixed, tokens), strict=True):
+            x = g.op("Add", x, g.linear(part, f"{stem}.{expert}.o", bias=False))
+            normed = self.norm(x, f"{stem}.{expert}.mlp_norm")
+            gate = g.silu(g.linear(normed, f"{stem}.{expert}.gate", bias=False))
+            inner = g.op("Mul", gate, g.linear(normed, f"{stem}.{expert}.up", bias=False))
+            after[expert] = g.op("Add", x, g.linear(inner, f"{stem}.{expert}.down", bias=False))
+        return _Tokens(after.get("gen"), after.get("und"))
+
+    def _parted(self, x: str, tokens: _Tokens) -> list[str]:
+        g = self.g
+        if tokens.gen is None or tokens.und is None:
+            return [x]
+        count = g.op("Shape", tokens.gen, end=1)
+        zero, end, axis = g.ints(0), g.ints(_END), g.ints(0)
+        return [g.op("Slice", x, zero, count, axis), g.op("Slice", x, count, end, axis)]
+
+    def layers(self, tokens: _Tokens, bias: str | None = None) -> _Tokens:
+        """All layers."""
+        for index in range(self.config.layers):
+            tokens = self.layer(index, tokens, bias)
+        return tokens
+
+    def cache(self, tokens: int | str) -> None:
+        """Give out the keys and values of the new tokens, after those of nothing before them."""
+        g, config = self.g, self.config
+        for name, parts in (("k", self.keys), ("v", self.values)):
+            stacked = g.op("Concat", *(g.op("Unsqueeze", x, g.ints(0)) for x in parts), axis=0)
+            g.output(name, stacked, (config.layers, config.kv_heads, tokens, config.head_dim))
+
+    def logits(self, x: str, vocabulary: int, rows: int | str) -> None:
+        """Give out the next-token logits of final und tokens."""
+        hidden = self.norm(x, "language.mot.und_norm")
+        self.g.output("logits", self.g.linear(hidden, "language.head", bias=False), (rows, vocabulary))
+
+
+def _latents(g: GraphWriter, config: UnifiedConfig, count: str, time: str | None) -> str:
+    """Embedded latent tokens; ``time`` is a float32 [1] value, None a clean image."""
+    latents = g.input("latents", "float32", (count, config.latent_width))
+    rows = g.input("latent_rows", "int64", (count,))
+    if time is None:
+        features = g.constant(time_features(torch.zeros(1)).numpy())
+    else:
+        half = torch.arange(128, dtype=torch.float32) / 128
+        rates = g.constant(torch.exp(-np.log(10000.0) * half).numpy()[None])
+        angles = g.op("Mul", g.op("Unsqueeze", time, g.ints(1)), rates)
+        features = g.op("Concat", g.op("Cos", angles), g.op("Sin", angles), axis=1)
+    embedded = g.linear(g.silu(g.linear(features, "latents.time.mlp.0")), "latents.time.mlp.2")
+    x = g.op("Add", g.linear(latents, "latents.inward"), embedded)
+    return g.op("Add", x, g.op("Gather", g.weight("latents.table"), rows, axis=0))
+
+
+def _velocity(g: GraphWriter, config: UnifiedConfig, stream: str) -> None:
+    hidden = _rms_norm(g, stream, "language.mot.gen_norm", config.mot.eps)
+    g.output("velocity", g.linear(hidden, "latents.outward"), ("G", config.latent_width))
+
+
+def prefill_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
+    """Append clean latent tokens and und tokens to a context in one pass.
+
+    Inputs ``latents`` [G, latent width] and their ``latent_rows`` in the position table (G may be 0), ``embeddings``
+    [U, hidden], ``positions`` [G + U], ``mask`` [G + U, S + G + U] true where attention is allowed, ``past_k`` and
+    ``past_v`` [layers, kv_heads, S, head_dim] (S may be 0), ``rows`` [N] of the und tokens whose logits are wanted.
+    Outputs ``logits`` [N, vocabulary], and ``k`` and ``v`` of the new tokens.
+    """
+    g = GraphWriter("prefill", weights)
+    gen = _latents(g, config, "G", None)
+    und = g.input("embeddings", "float32", ("U", config.mot.hidden))
+    decoder = _Decoder(g, config.mot, g.input("positions", "int64", ("G+U",)))
+    mask = g.input("mask", "bool", ("G+U", "S+G+U"))
+    rows = g.input("rows", "int64", ("N",))
+    bias = g.op("Where", mask, g.constant(0.0), g.constant(_HIDDEN))
+    tokens = decoder.layers(_Tokens(gen, und), bias)
+    assert tokens.und is not None
+    decoder.logits(g.op("Gather", tokens.und, rows, axis=0), config.vocabulary, "N")
+    decoder.cache("G+U")
+    return g.model()
+
+
+def decode_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
+    """Append one und token: ``embeddings`` [1, hidden], ``positions`` [1] and the past -> ``logits``, ``k``, ``v``."""
+    g = GraphWriter("decode", weights)
+    und = g.input("embeddings", "float32", (1, config.mot.hidden))
+    decoder = _Decoder(g, config.mot, g.input("positions", "int64", (1,)))
+    tokens = decoder.layers(_Tokens(None, und))
+    assert tokens.und is not None
+    decoder.logits(tokens.und, config.vocabulary, 1)
+    decoder.cache(1)
+    return g.model()
+
+
+def denoise_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
+    """One evaluation of the flow in a context.
+
+    Inputs ``latents`` [G, latent width], ``latent_rows`` [G], ``time`` [1], ``delimiters`` [2, hidden] (the embedded
+    start and end of an image), ``position`` [1] shared by all, ``past_k`` and ``past_v``. Outputs ``velocity``
+    [G, latent width], and the ``stream`` [G, hidden] it was read from, which forecasts need.
+    """
+    g = GraphWriter("denoise", weights)
+    gen = _latents(g, config, "G", g.input("time", "float32", (1,)))
+    und = g.input("delimiters", "float32", (2, config.mot.hidden))
+    decoder = _Decoder(g, config.mot, g.input("position", "int64", (1,)))
+    tokens = decoder.layers(_Tokens(gen, und))
+    assert tokens.gen is not None
+    _velocity(g, config, tokens.gen)
+    g.output("stream", tokens.gen, ("G", config.mot.hidden))
+    return g.model()
+
+
+def velocity_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
+    """The velocity of a forecast ``stream`` [G, hidden], as ``denoise`` reads it from its own."""
+    g = GraphWriter("velocity", weights)
+    stream = g.input("stream", "float32", ("G", config.mot.hidden))
+    _velocity(g, config, stream)
+    return g.model()
