@@ -46,6 +46,7 @@ CONDITIONS: Mapping[str, tuple[Step, ...]] = {
 """What is done to pictures, by name; `bright` is over-exposed instead of degraded."""
 
 _FRAMES_PER_VIDEO = 8
+_FILES_PER_DIRECTORY = 48  # evenly spaced over larger ones
 _PATTERN_SIDE = 768
 _PATTERNS = 6
 _FLAT = 6  # levels of 255 between the darkest and the brightest pixel
@@ -162,6 +163,8 @@ def _files(source: Path) -> list[Path]:
     found = sorted(path for path in source.iterdir() if not path.name.startswith(".") and _is_media(path))
     if not found:
         raise InputError(f"{source}: no images or videos to calibrate with in this directory; name another")
+    if len(found) > _FILES_PER_DIRECTORY:
+        found = [found[index * len(found) // _FILES_PER_DIRECTORY] for index in range(_FILES_PER_DIRECTORY)]
     return found
 
 

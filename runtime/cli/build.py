@@ -30,7 +30,10 @@ _SIDE_STEP = 16
 
 
 def build(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME.uare", help="The bundle to write.")],
+    pending: Annotated[
+        Path | None, typer.Argument(metavar="[PENDING.uare]", help="A portable bundle, to compile on this device.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="NAME.uare", help="The bundle to write.")] = None,
     model: Annotated[
         str, typer.Option("--model", metavar="MODEL", help="uare-nano (shipped), a bundle, or a checkpoint.")
     ] = "uare-nano",
@@ -63,8 +66,14 @@ def build(
     The graphs are brought to the precision, measured on held-out pictures, compiled and written with a report
     (report.html in the bundle). Without --data, synthetic pictures are used.
 
-    The TensorRT backend compiles on the device: elsewhere the bundle is portable, its engines pending.
+    The TensorRT backend compiles on the device: its bundles are portable, their engines pending. Given such a bundle
+    and nothing else, build compiles its engines into this user's cache; otherwise the first load does.
     """
+    if pending is not None:
+        _finish(pending)
+        return
+    if out is None:
+        raise UsageError("-o is missing: name the bundle to write, or a portable bundle to compile on this device")
     _check(backend, observer, out, overwrite)
     from uare_rt.targets import DEFAULT_TARGETS, check_precision, parse_targets
 
@@ -101,6 +110,25 @@ def build(
         quality_rows(proofs),
     )
     emit(_summary(bundle.manifest, out, compiler))
+
+
+def _finish(path: Path) -> None:
+    """Compile the pending engines of a bundle for this device."""
+    from uare_rt import backends
+    from uare_rt.bundle import Bundle
+    from uare_rt.manifest import PENDING
+
+    bundle = Bundle.open(path)
+    names = [name for name, spec in bundle.manifest.graphs.items() if spec.engine == PENDING]
+    if not names:
+        raise UsageError(f"{path}: no engine is pending; to build from it give: --model {path} -o NAME.uare")
+    backend = backends.choose(bundle.manifest.backend.name)
+    with Meter(len(names)) as meter:
+        for name in names:
+            meter.start(name)
+            backend.load(bundle.graph(name), threads=None).close()
+            meter.finish()
+    emit(f"{path}: {len(names)} engines compiled and kept for this device")
 
 
 def parse_sides(text: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
