@@ -95,14 +95,15 @@ def decoder(config: UnifiedConfig, reads: Sequence[tuple[int, int]], weights: We
     return Work(2.0 * tokens * expert, attention, experts * expert * WEIGHT_BYTES[weights])
 
 
-def pass_bytes(config: UnifiedConfig, tokens: int, element: int = 2) -> int:
+def pass_bytes(config: UnifiedConfig, tokens: int, element: int = 2, branches: int = 1) -> int:
     """Bytes that the activations of one decoder pass hold at most, in elements of so many bytes.
 
-    The peak lies in the MLP: three tensors of its inner width beside the residual stream. Scores come in chunks.
+    The peak lies in the MLP: three tensors of its inner width beside the residual stream. Scores come in chunks, one
+    branch after another.
     """
-    mot = config.mot
-    scores = min(2**26, tokens**2 * mot.heads) * (4 + 2 * element)
-    return max(tokens * element * (3 * mot.mlp + 4 * mot.hidden), scores + tokens * element * 8 * mot.hidden)
+    mot, every = config.mot, branches * tokens
+    scores = min(2**26, tokens**2 * mot.heads) * (4 + element)
+    return max(every * element * (3 * mot.mlp + 4 * mot.hidden), scores + every * element * 12 * mot.hidden)
 
 
 def vision(config: UnifiedConfig, tokens: int) -> Work:

@@ -156,7 +156,12 @@ _SIZES = Sizes(model=2, codec=4)
 
 
 def _memory(
-    config: UnifiedConfig, options: MemoryOptions, layout: Layout, tokens: int, passes: tuple[int, int]
+    config: UnifiedConfig,
+    options: MemoryOptions,
+    layout: Layout,
+    tokens: int,
+    passes: tuple[int, int],
+    branches: int = 1,
 ) -> tuple[dict[str, float], float]:
     """Bytes by component, and at most.
 
@@ -166,13 +171,17 @@ def _memory(
         layout: of the picture.
         tokens: in all caches.
         passes: tokens of the prefill and of an evaluation.
+        branches: run at once.
     """
     prefill, evaluation = passes
     # Its keys and values are stacked while those of the layers are still there.
     activations = [pass_bytes(config, prefill) + kv_bytes(config, prefill)]
     if evaluation:
         coded = codec_bytes(config.codec, *layout.size, options.tile)
-        activations += [pass_bytes(config, evaluation), *(elements * _SIZES.codec for elements in coded)]
+        activations += [
+            pass_bytes(config, evaluation, branches=branches),
+            *(elements * _SIZES.codec for elements in coded),
+        ]
     parts = weight_bytes(config, options, _SIZES)
     # One float32 scale per token and head of 8-bit keys and values.
     share = (config.mot.head_dim + 4) / (2 * config.mot.head_dim) if options.cache == "int8" else 1.0
@@ -228,7 +237,7 @@ def plan_restoration(
     free = text if flow.guidance.by_image else 0
     evaluations = _computed(flow)
     batch = 1 if flow.batched is False else max(evaluations)
-    parts, peak = _memory(config, memory, layout, main + free, (main, batch * latents))
+    parts, peak = _memory(config, memory, layout, main + free, (main, latents), batch)
     encode, decode = codec_flops(config.codec, *layout.size)
     reads = [(latents, latents), (patches, latents + patches), (text, main), (free, free)]
     phases = [

@@ -119,7 +119,7 @@ def _velocities(model: UnifiedModel, branches: Sequence[_Branch], block: Block, 
 def _fits(model: UnifiedModel, branches: int, tokens: int) -> bool:
     """Whether the memory that is free holds the activations of so many branches at once."""
     free = free_memory(model.device)
-    return free is None or pass_bytes(model.config, branches * tokens, model.dtype.itemsize) <= free
+    return free is None or pass_bytes(model.config, tokens, model.dtype.itemsize, branches) <= free
 
 
 @torch.no_grad()
