@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -195,6 +194,8 @@ def _reserved(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _source(model: str) -> Iterator[Any]:
+    import tempfile
+
     from uare_rt.bundle import Bundle, shipped_bundle
 
     path = Path(model)
