@@ -10,6 +10,7 @@ from uare_rt.cli.assess import assess_source
 from uare_rt.cli.console import emit, emit_json, emit_table
 from uare_rt.cli.inputs import find_sources
 from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, ThreadsOption
+from uare_rt.cli.unified import is_unified, preference
 from uare_rt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def compare(
     Scores (1 bad to 5 excellent) less than 0.1 apart are a tie.
 
     With --json, an object: better (A, B or tie), difference (score of B minus score of A), severities (B minus A
-    for every degradation), description, and a and b as `assess --json` gives them.
+    for every degradation), description, and a and b as `assess --json` gives them. With uare-7b, which sees both in
+    one context, better is what it says of the two, and preference its probability that B is better.
     """
     sources = [find_sources([argument])[0] for argument in (first, second)]
     for argument, source in zip((first, second), sources, strict=True):
@@ -44,7 +46,11 @@ def compare(
 
     with uare_rt.load(bundle, backend=backend, threads=threads) as session:
         a, b = (assess_source(session, source) for source in sources)
-    result = verdict(a, b)
+        result = verdict(a, b)
+        if is_unified(session):
+            from uare_rt.images import read_image
+
+            result |= preference(session.compare(*(read_image(source.path).pixels for source in sources)))
     if as_json:
         emit_json({**result, "a": a, "b": b})
         return

@@ -10,13 +10,15 @@ import typer
 from uare_rt.cli.console import emit
 from uare_rt.cli.extras import needs_extra
 from uare_rt.cli.options import OverwriteOption
-from uare_rt.errors import InputError, OutputError
+from uare_rt.errors import InputError, OutputError, UsageError
 
 __all__ = ["export"]
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights written by `uare-rt train`.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Weights of `uare-rt train`, or a uare-7b directory.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME.uare", help="The bundle to write.")],
     overwrite: OverwriteOption = False,
     images: Annotated[
@@ -25,7 +27,8 @@ def export(
 ) -> None:
     """Export a checkpoint to a bundle.
 
-    Every ONNX graph is compared with PyTorch before it is written.
+    A directory is a uare-7b checkpoint in the layout of BAGEL-7B-MoT. Every ONNX graph is compared with PyTorch
+    before it is written.
     """
     if not checkpoint.exists():
         raise InputError(f"{checkpoint}: no such checkpoint; check the path")
@@ -33,6 +36,15 @@ def export(
         raise InputError(f"{images}: no such directory; check the path given to --images")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: exists already; add --overwrite to replace it, or choose another -o")
+    if checkpoint.is_dir():
+        if images is not None:
+            raise UsageError("--images: a uare-7b checkpoint is compared on random inputs; leave it out")
+        with needs_extra("export,vlm"):
+            from uare_rt.export import export_unified
+
+            bundle = export_unified(checkpoint, out, overwrite=overwrite)
+        emit(f"{bundle}: written; look at it with: uare-rt inspect {bundle}")
+        return
     with needs_extra("export"):
         from uare_rt.export import export_bundle
 

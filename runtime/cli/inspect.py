@@ -11,7 +11,7 @@ from uare_rt.cli.console import emit, emit_json, emit_table
 from uare_rt.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from uare_rt.manifest import CalibrationInfo, GraphSpec, Manifest, Profile, TensorSpec
+    from uare_rt.manifest import AnyManifest, CalibrationInfo, GraphSpec, Profile, TensorSpec
 
 __all__ = ["inspect"]
 
@@ -45,8 +45,8 @@ def inspect(
     emit(f"{bundle}: whole; {len(manifest.files)} files match their SHA-256, every weight is finite")
 
 
-def _facts(manifest: Manifest) -> list[tuple[str, str]]:
-    source, tiling = manifest.source, manifest.tiling
+def _facts(manifest: AnyManifest) -> list[tuple[str, str]]:
+    source, tiling = manifest.source, getattr(manifest, "tiling", None)
     trained = f"{source.recipe or 'untrained'}, {source.steps or 0} steps, {source.parameters} parameters"
     return [
         ("name", manifest.name),
@@ -58,14 +58,18 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("weights sha256", source.weights_sha256[:16]),
         ("scales", ", ".join(f"x{scale}" for scale in manifest.scales)),
         ("backend", _backend(manifest)),
-        ("tiles", f"grid {tiling.grid} px, {tiling.before} px before and {tiling.after} px after"),
+        *(
+            ()
+            if tiling is None
+            else (("tiles", f"grid {tiling.grid} px, {tiling.before} px before and {tiling.after} px after"),)
+        ),
         *([] if manifest.calibration is None else [("calibration", _calibration(manifest.calibration))]),
         *((f"quality: {name}", _quality(value)) for name, value in manifest.quality.items()),
         *((f"engine: {name}", _engine(graph)) for name, graph in manifest.graphs.items() if graph.engine is not None),
     ]
 
 
-def _backend(manifest: Manifest) -> str:
+def _backend(manifest: AnyManifest) -> str:
     backend = manifest.backend
     parts = [backend.name, backend.version, f"for {', '.join(backend.target)}" if backend.target else None]
     needs = [f"needs {backend.driver}" if backend.driver else None, backend.note]
@@ -98,7 +102,7 @@ def _shapes(profile: Profile) -> str:
     return " to ".join("x".join(map(str, shape)) for shape in dict.fromkeys((profile.min, profile.opt, profile.max)))
 
 
-def _graphs(manifest: Manifest) -> list[tuple[str, ...]]:
+def _graphs(manifest: AnyManifest) -> list[tuple[str, ...]]:
     return [
         (
             name,
@@ -108,10 +112,17 @@ def _graphs(manifest: Manifest) -> list[tuple[str, ...]]:
             " ".join(map(_tensor, graph.inputs)),
             " ".join(map(_tensor, graph.outputs)),
             "-" if graph.flops_per_pixel is None else f"{graph.flops_per_pixel:.0f}",
-            "-" if graph.parity is None else f"{max(graph.parity.random_max_abs, graph.parity.real_max_abs):.1e}",
+            _parity(graph),
         )
         for name, graph in manifest.graphs.items()
     ]
+
+
+def _parity(graph: GraphSpec) -> str:
+    """The difference from PyTorch: largest, or relative to the values where these have no known range."""
+    if graph.relative_rms is not None:
+        return f"{graph.relative_rms:.1e} rel"
+    return "-" if graph.parity is None else f"{max(graph.parity.random_max_abs, graph.parity.real_max_abs):.1e}"
 
 
 def _tensor(spec: TensorSpec) -> str:

@@ -11,7 +11,12 @@ __all__ = ["BackendOption", "BundleOption", "JsonOption", "OverwriteOption", "Th
 
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", metavar="NAME.uare", help="Model bundle to run; the shipped uare-nano if not given."),
+    typer.Option(
+        "--bundle",
+        "--model",
+        metavar="MODEL",
+        help="Bundle NAME.uare or uare-7b checkpoint directory to run; the shipped uare-nano if not given.",
+    ),
 ]
 BackendOption = Annotated[
     str, typer.Option("--backend", metavar="NAME", help="Inference backend; `uare-rt doctor` lists them.")

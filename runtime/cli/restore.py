@@ -11,9 +11,20 @@ import typer
 from uare_rt.cli.clips import clip_job
 from uare_rt.cli.console import Meter, emit_json
 from uare_rt.cli.failures import Failures
+from uare_rt.cli.flow_options import (
+    FlowOptions,
+    ForecastOption,
+    ImageScaleOption,
+    RenormOption,
+    SeedOption,
+    StepsOption,
+    TextScaleOption,
+    VerdictOption,
+)
 from uare_rt.cli.inputs import find_sources
 from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, OverwriteOption, ThreadsOption
 from uare_rt.cli.outputs import plan_outputs, prepared_directories
+from uare_rt.cli.unified import is_unified
 from uare_rt.cli.video_options import (
     BitRateOption,
     CodecOption,
@@ -85,6 +96,13 @@ def restore(
     preview: PreviewOption = None,
     fps: FpsOption = "25",
     raw: RawOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    text_scale: TextScaleOption = None,
+    image_scale: ImageScaleOption = None,
+    renorm: RenormOption = None,
+    forecast: ForecastOption = None,
+    own_verdict: VerdictOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     bundle: BundleOption = None,
@@ -95,6 +113,7 @@ def restore(
 
     One input and an OUT with a suffix give that file; otherwise files of the same names are written into the
     directory OUT. Inputs are never overwritten. A run over several files goes on past bad ones.
+    A uare-7b model, a bundle or a checkpoint directory, works at its own resolution and gives the input size back.
     A clip may also be numbered images (shot_%04d.png, or a directory with a video as OUT) or frames on a pipe (-).
 
     With --json, a list with one object per file: path, output, kind, seconds, score (of the input), score_after;
@@ -131,7 +150,11 @@ def restore(
         raw=parse_raw(raw),
     )
     video.check()
-    settings = Settings(int(scale.value), strength, tile, overwrite, video, resume, parse_seconds(preview, "--preview"))
+    flow = FlowOptions(steps, seed, text_scale, image_scale, renorm, forecast, own_verdict)
+    flow.flow()  # what cannot be used is told before anything is loaded
+    settings = Settings(
+        int(scale.value), strength, tile, overwrite, video, flow, resume, parse_seconds(preview, "--preview")
+    )
     import uare_rt
     from uare_rt.tiling import checked_tile
 
@@ -139,8 +162,12 @@ def restore(
         if settings.scale not in session.scales:
             known = ", ".join(map(str, session.scales))
             raise UsageError(f"--scale {settings.scale}: this bundle restores at {known} only")
-        if tile is not None:
-            checked_tile(tile, session.manifest.tiling)
+        if not is_unified(session):
+            flow.refuse(session.manifest.name)
+            if tile is not None:
+                checked_tile(tile, session.manifest.tiling)
+        elif tile is not None:
+            raise UsageError(f"--tile: {session.manifest.name} restores a picture as a whole; leave it out")
         failures = Failures(ctx)
         records: list[dict[str, Any]] = []
         with prepared_directories([job for job in jobs if out != "-"]), Meter(len(jobs)) as meter:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uare_rt.cli.unified import is_unified, refuse_video, restore_picture
 from uare_rt.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uare_rt.cli.console import Meter
+    from uare_rt.cli.flow_options import FlowOptions
     from uare_rt.cli.outputs import Job
     from uare_rt.session import Session
     from uare_rt.video import VideoOptions, VideoProgress
+    from uare_rt.vlm.session import UnifiedSession
 
 __all__ = ["Settings", "preview_job", "restore_job"]
 
@@ -29,6 +32,7 @@ class Settings:
     tile: int | None
     overwrite: bool
     video: VideoOptions
+    flow: FlowOptions
     resume: bool
     preview: float | None
 
@@ -54,7 +58,7 @@ def preview_job(paths: Sequence[str], out: str, *, overwrite: bool) -> Job:
     return Job(sources[0], target)
 
 
-def restore_job(session: Session, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
+def restore_job(session: Session | UnifiedSession, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
     """Restore one image or video and write it.
 
     Returns:
@@ -66,8 +70,13 @@ def restore_job(session: Session, job: Job, settings: Settings, meter: Meter) ->
         BackendError: the model failed on it.
     """
     started = time.perf_counter()
-    work = _preview if settings.preview is not None else _video if job.source.is_video else _image
-    result = work(session, job, settings, meter)
+    if is_unified(session):
+        if settings.preview is not None or job.source.is_video:
+            raise refuse_video(session.manifest.name)
+        result = _image(session, job, settings, meter)
+    else:
+        work = _preview if settings.preview is not None else _video if job.source.is_video else _image
+        result = work(session, job, settings, meter)
     return {
         "path": str(job.source.path),
         "output": str(job.target),
@@ -77,7 +86,7 @@ def restore_job(session: Session, job: Job, settings: Settings, meter: Meter) ->
     }
 
 
-def _image(session: Session, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
+def _image(session: Session | UnifiedSession, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
     from uare_rt.images import WRITE_FORMATS, check_format, read_image, write_image
 
     if job.target.suffix.lower() not in WRITE_FORMATS:
@@ -91,10 +100,14 @@ def _image(session: Session, job: Job, settings: Settings, meter: Meter) -> dict
     megapixels = height * width / 1e6
     started = time.perf_counter()
 
-    def show(done: int, total: int) -> None:
+    def show(done: float, total: int) -> None:
         seconds = max(time.perf_counter() - started, 1e-6)
         meter.update(done, total, megapixels * done / total / seconds, "MP")
 
+    if is_unified(session):
+        pixels, facts = restore_picture(session, picture, settings.flow, settings.strength, show)
+        write_image(job.target, picture.with_pixels(pixels), overwrite=settings.overwrite)
+        return facts
     before = session.assess(picture.pixels)
     restored = session.restore(
         picture.pixels,
