@@ -59,8 +59,8 @@ class ExcerptSource:
         info = source.info
         origin = source.origin
         zero = origin.start if origin is not None else Fraction(0)
-        first = math.ceil((zero + Fraction(start)) / info.time_base)
-        self._end = None if end is None else zero + Fraction(end)
+        first = math.ceil((zero + _exact(start)) / info.time_base)
+        self._end = None if end is None else zero + _exact(end)
         if origin is not None and start > 0:
             origin.seek(first)
         self._items = iter(source)
@@ -174,3 +174,8 @@ class ExcerptSource:
         if packet.dts is not None:
             packet.dts -= shift
         yield item
+
+
+def _exact(seconds: float) -> Fraction:
+    """The decimal that was meant: 0.4, and not the binary fraction a little above it."""
+    return Fraction(seconds).limit_denominator(1_000_000)

@@ -21,7 +21,7 @@ __all__ = ["preview_video"]
 def preview_video(
     session: Session, source: str | Path, seconds: float, *, scale: int, strength: float, options: VideoOptions
 ) -> tuple[Pixels, Restored]:
-    """Restore the frame that is shown at a time.
+    """Restore the first frame from a time on.
 
     Args:
         session: does the work.
