@@ -56,7 +56,6 @@ def test_opset_20_is_allowed() -> None:
         (lambda m: node(m, "RotaryEmbedding"), "operator RotaryEmbedding"),
         (lambda m: node(m, "FusedConv", "com.microsoft"), "operator FusedConv"),
         (lambda m: weight(m, TensorProto.INT4), "type of w"),
-        (lambda m: weight(m, TensorProto.BFLOAT16), "type of w"),
         (lambda m: weight(m, TensorProto.FLOAT8E4M3FN), "type of w"),
         (local_function, "local functions"),
     ],
