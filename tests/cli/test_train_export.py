@@ -24,7 +24,14 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def run_training(*args: object, **options: Any) -> object:
         calls["train"] = (args, options)
         state = types.SimpleNamespace(
-            step=7, steps=9, loss=-5.0, tone_loss=-4.0, assess_loss=0.5, seconds_per_step=1800.0, eta_seconds=3600.0, validation=None
+            step=7,
+            steps=9,
+            loss=-5.0,
+            tone_loss=-4.0,
+            assess_loss=0.5,
+            seconds_per_step=1800.0,
+            eta_seconds=3600.0,
+            validation=None,
         )
         options["progress"](state)
         state.validation = {"noise": 27.125}
