@@ -15,7 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A room that appears or moves changes the mapping, so the editable installs are made again.
 MAPPING := setup.py pyproject.toml constraints.txt runtime/_version.py $(wildcard */__init__.py)
 
-NATIVE_PACKAGES := cmake g++ make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+NATIVE_PACKAGES := cmake g++ make pkg-config libssl-dev nlohmann-json3-dev \
+	libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
 define check_python
@@ -33,7 +34,8 @@ help:
 	@echo "make test-all     every Python test, slow ones too; writes tests/results/test-all.txt"
 	@echo "make lint         ruff and mypy"
 	@echo "make wheel        wheel and source archive in dist/"
-	@echo "make native       compile the C library"
+	@echo "make native       compile the C library and the GStreamer elements"
+	@echo "make fuzz-native  fuzz the C interface (needs clang)"
 	@echo "make clean        remove everything that these targets made"
 
 .venv/.ready: $(MAPPING)
@@ -102,17 +104,48 @@ native-packages:
 	$$as_root apt-get update -qq < /dev/null; \
 	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing < /dev/null > /dev/null
 
+# OpenVINO's headers, libraries and CMake files come with its Python package.
+.venv-native/.ready: $(MAPPING)
+	$(check_python)
+	@echo "installing the package with OpenVINO into .venv-native"
+	@$(PYTHON) -m venv .venv-native
+	@.venv-native/bin/python -m pip install -q -c constraints.txt -e ".[openvino]" pytest
+	@touch $@
+
+OPENVINO = $(shell .venv-native/bin/python -c 'import importlib.util as u; print(u.find_spec("openvino").submodule_search_locations[0])')
+NATIVE_OPTIONS = -DUARE_TESTS=ON -DUARE_GSTREAMER=ON -DUARE_OPENVINO=ON -DOpenVINO_DIR=$(OPENVINO)/cmake
+
 .PHONY: native
-native:
+native: .venv-native/.ready
 	@command -v cmake > /dev/null && command -v c++ > /dev/null \
-		|| { echo "error: cmake and a C++ compiler are needed: apt-get install cmake g++ make" >&2; exit 1; }
-	cmake -S . -B $(NATIVE_BUILD) -DUARE_TESTS=ON
+		|| { echo "error: cmake and a C++ compiler are needed: apt-get install $(NATIVE_PACKAGES)" >&2; exit 1; }
+	cmake -S . -B $(NATIVE_BUILD) $(NATIVE_OPTIONS)
 	cmake --build $(NATIVE_BUILD) --parallel 2
 
 .PHONY: test-native
 test-native: native-packages
 	$(MAKE) native
 	ctest --test-dir $(NATIVE_BUILD) --output-on-failure --no-tests=error
+	UARE_NATIVE_BUILD=$(NATIVE_BUILD) .venv-native/bin/python -m pytest -q -p no:cacheprovider tests/native
+	$(MAKE) sanitize-native
+	@echo "native tests passed"
+
+# The null engine under sanitizers: OpenVINO and its threads are not built with them.
+.PHONY: sanitize-native
+sanitize-native:
+	@for sanitizer in address,undefined thread; do \
+		build=$(NATIVE_BUILD)-$${sanitizer%%,*}; \
+		cmake -S . -B $$build -DUARE_TESTS=ON -DUARE_SANITIZE=$$sanitizer > /dev/null; \
+		cmake --build $$build --parallel 2; \
+		ctest --test-dir $$build --output-on-failure --no-tests=error; \
+	done
+
+# Needs clang: a million runs of options and frames.
+.PHONY: fuzz-native
+fuzz-native:
+	CC=clang CXX=clang++ cmake -S . -B $(NATIVE_BUILD)-fuzz -DUARE_TESTS=ON -DUARE_FUZZ=ON -DUARE_SANITIZE=address,undefined
+	cmake --build $(NATIVE_BUILD)-fuzz --parallel 2 --target fuzz_abi
+	$(NATIVE_BUILD)-fuzz/tests/native/fuzz_abi -runs=1000000 -seed=1 -max_len=512 -print_final_stats=1
 
 # build/lib keeps files that were deleted since: a wheel must not pick them up.
 .PHONY: wheel
@@ -122,5 +155,5 @@ wheel: .venv-test/.ready
 
 .PHONY: clean
 clean:
-	rm -rf .venv .venv-test build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-test .venv-native build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -42,7 +42,21 @@ void blend_values(std::vector<float> &values, const std::vector<float> &others, 
   for (std::size_t i = 0; i < values.size(); ++i) values[i] += weight * (others[i] - values[i]);
 }
 
+double relative(const std::vector<float> &a, const std::vector<float> &b) noexcept {
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double d = double{a[i]} - double{b[i]};
+    difference += d * d;
+    norm += double{b[i]} * double{b[i]};
+  }
+  return std::sqrt(difference) / (std::sqrt(norm) + 1e-12);
+}
+
 }  // namespace
+
+double Context::distance(const Context &other) const noexcept {
+  return std::max({relative(k, other.k), relative(v, other.v), relative(vec, other.vec)});
+}
 
 void Context::blend(const Context &other, float weight) noexcept {
   blend_values(k, other.k, weight);

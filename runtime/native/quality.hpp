@@ -19,6 +19,8 @@ struct Context {
   [[nodiscard]] bool empty() const noexcept { return vec.empty(); }
   // (1 - weight) * this + weight * other; both are of the same model.
   void blend(const Context &other, float weight) noexcept;
+  // Largest relative difference of the three parts from those of `other`.
+  [[nodiscard]] double distance(const Context &other) const noexcept;
 };
 
 struct Verdict {

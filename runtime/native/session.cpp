@@ -15,6 +15,7 @@ namespace uare {
 namespace {
 
 constexpr float kFollowWeight = 0.3F;  // of a new assessment against what the scene has shown so far
+constexpr double kSameContext = 0.02;      // relative difference of contexts that no picture shows
 constexpr std::uint64_t kLatencyMemory = 8;  // frames that the mean latency remembers, about
 
 void split_rgba(const uare_frame &frame, const View<std::uint8_t> &target) noexcept {
@@ -128,12 +129,14 @@ void Session::assess(const uare_frame &input, uare_assessment *assessment) {
 
 void Session::update_context(const uare_frame &input, float weight, uare_assessment *assessment) {
   Context seen = look(input);
-  if (context_.empty()) {
+  const bool had = !context_.empty();
+  if (!had) {
     context_ = std::move(seen);
   } else {
     context_.blend(seen, weight);
   }
-  followed_score_ = verdict_.score;
+  smoothed_ = context_;
+  score_ += (had ? weight : 1.0F) * (verdict_.score - score_);
   if (assessment != nullptr) fill(assessment);
 }
 
@@ -146,7 +149,7 @@ void Session::control_context(uare_context_action action) {
       frozen_ = true;
       return;
     case UARE_CONTEXT_RESET:
-      context_ = {};
+      context_ = smoothed_ = {};
       cuts_.reset();
       since_ = 0;
       return;
@@ -181,7 +184,7 @@ void Session::process_as(const uare_frame &input, const uare_frame &output) {
   const View<const Sample> picture = picture_of<Sample>(input);
   if (strength > 0) {
     follow(picture);
-    if (followed_score_ >= options_.skip_above) strength = 0;
+    if (score_ > options_.skip_above) strength = 0;
     if (strength == 0 && same_size) return copy_planes(input, output);
   }
   View<Sample> target{};
@@ -219,13 +222,15 @@ void Session::follow(const View<const Sample> &picture) {
   if (!cut && !due && !context_.empty()) return;
   since_ = 0;
   Context seen = look(picture);
-  followed_score_ = verdict_.score;
   if (cut || context_.empty()) {
     ++scenes_;
-    context_ = std::move(seen);
-  } else {
-    context_.blend(seen, kFollowWeight);
+    score_ = verdict_.score;
+    context_ = smoothed_ = std::move(seen);
+    return;
   }
+  smoothed_.blend(seen, kFollowWeight);
+  score_ += kFollowWeight * (verdict_.score - score_);
+  if (smoothed_.distance(context_) > kSameContext) context_ = smoothed_;
 }
 
 template <typename Sample>

@@ -64,9 +64,10 @@ class Session {
   std::vector<float> views_;
 
   CutDetector cuts_;
-  Context context_;
+  Context smoothed_;  // what the scene has shown so far
+  Context context_;   // what frames are restored with: follows it, but not every tremble
   Verdict verdict_;        // of the last assessment
-  float followed_score_ = 0;  // of the last frame that the context followed
+  float score_ = 0;   // of the scene so far, smoothed
   bool frozen_ = false;
   std::uint32_t since_ = 0;
 

@@ -371,7 +371,7 @@ void install_properties(GObjectClass *object) {
                         "Frames between two assessments inside a scene; 0 assesses at cuts only", 0, G_MAXUINT, 30,
                         kLive));
   add(PROP_SKIP_ABOVE, g_param_spec_double("skip-above", "Skip above",
-                                           "Frames with this score (1..5) or a better one are not restored; 6 is never",
+                                           "Frames of scenes above this score (1..5) are not restored; 6 is never",
                                            1, kNever, kNever, kLive));
   add(PROP_MAX_LATENCY,
       g_param_spec_uint("max-latency", "Maximal latency",

@@ -149,7 +149,7 @@ UARE_API const char *uare_version(void);
  *                   scale=1|2|4           output size over input size; default 1
  *                   strength=0..1         0 keeps the frame (bicubically enlarged), 1, the default, restores fully
  *                   assess-interval=0..   frames between two assessments inside a scene, default 30; 0: cuts only
- *                   skip-above=1..6       frames of this score or a better one are not restored; default 6: never
+ *                   skip-above=1..6       frames of scenes above this score are not restored; default 6: never
  *                   threads=1..           processor threads for one frame; default: the cores of this process
  *                   tile=PX               largest side of a tile; default: from the memory at hand
  *   session       receives the handle, or NULL when the call fails
