@@ -262,7 +262,7 @@ def parse_manifest(data: bytes, where: str) -> AnyManifest:
         )
     try:
         unified = isinstance(raw, dict) and raw.get("preset") == _UNIFIED
-        manifest: AnyManifest = msgspec.convert(raw, UnifiedManifest if unified else Manifest)
+        manifest: AnyManifest = msgspec.convert(raw, UnifiedManifest) if unified else msgspec.convert(raw, Manifest)
     except msgspec.ValidationError as error:
         raise BundleError(f"{prefix} is invalid: {error}; export the bundle again") from error
     problem = _inconsistency(manifest)

@@ -10,7 +10,8 @@ from uare_rt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeGuard
+
+    from typing_extensions import TypeIs
 
     from uare_rt.cli.flow_options import FlowOptions
     from uare_rt.images import Picture
@@ -22,7 +23,7 @@ __all__ = ["PREFERS", "is_unified", "preference", "refuse_video", "restore_pictu
 PREFERS = 0.05  # a probability this near to one half is a tie
 
 
-def is_unified(session: Session | UnifiedSession) -> TypeGuard[UnifiedSession]:
+def is_unified(session: Session | UnifiedSession) -> TypeIs[UnifiedSession]:
     """Whether a session is of uare-7b; does not import it to find out."""
     return session.manifest.preset == "uare-7b"
 

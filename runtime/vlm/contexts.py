@@ -72,7 +72,7 @@ class Context:
     @property
     def tokens(self) -> int:
         """Number of cached tokens."""
-        return self.k.shape[2]
+        return int(self.k.shape[2])
 
     def followed(self, k: NDArray[np.float32], v: NDArray[np.float32], position: int) -> Context:
         """This context with more tokens."""

@@ -60,8 +60,8 @@ class Embedding:
             )
         rows = np.asarray(self._rows[np.asarray(ids, np.int64)])
         if self._bfloat:  # the upper half of a float32
-            return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return rows.astype(np.float32)
+            return np.asarray((rows.astype(np.uint32) << np.uint32(16)).view(np.float32))
+        return np.asarray(rows.astype(np.float32))
 
 
 class Engine:
@@ -169,7 +169,7 @@ class Engine:
     def follow(self, context: Context, token: int) -> tuple[Context, NDArray[np.float32]]:
         """Append one text token: the longer context, and the next-token logits [vocabulary]."""
         check_positions(context.position + 1, self.layout.position_limit)
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "embeddings": self.embed([token]),
             "positions": np.array([context.position], np.int64),
             "past_k": context.k,
@@ -183,7 +183,7 @@ class Engine:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """One evaluation: velocity [M, latent width], and the stream [M, hidden] that forecasts go on from."""
         check_positions(context.position + 1, self.layout.position_limit)
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "latents": x,
             "latent_rows": rows,
             "time": np.array([time], np.float32),

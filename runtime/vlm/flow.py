@@ -104,7 +104,7 @@ class Guidance:
 
     def active(self, time: float) -> bool:
         """Whether guidance is on at a time; compared in float32, as times are."""
-        low, high = np.float32(self.interval).tolist()
+        low, high = np.asarray(self.interval, np.float32).tolist()
         return self.by_text and low < time <= high
 
     def warn(self, times: Sequence[float]) -> None:

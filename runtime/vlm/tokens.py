@@ -68,7 +68,7 @@ class TextTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _byte_pair(directory)
         except Exception as error:  # the library raises bare Exception for whatever it cannot read
             raise InputError(f"{directory}: the tokenizer files cannot be used ({error})") from None
-        ids = {name: self._tokenizer.token_to_id(token) for name, token in _NAMES.items()}
+        ids: dict[str, Any] = {name: self._tokenizer.token_to_id(token) for name, token in _NAMES.items()}
         missing = [_NAMES[name] for name, number in ids.items() if number is None]
         if missing:
             raise InputError(f"{directory}: the tokenizer has no {', '.join(missing)}; is it this checkpoint's own?")

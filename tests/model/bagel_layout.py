@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -31,18 +31,16 @@ def words_of_the_prompts() -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text)})
 
 
-def bagel_layout(source: Path, target: Path) -> Path:
-    """Copy ``source`` to ``target`` in BAGEL's layout and return ``target``."""
+def bagel_layout(source: Path, target: Path, *, keep_config: bool = False) -> Path:
+    """Copy ``source`` to ``target`` in BAGEL's layout, or only with a tokenizer, and return ``target``."""
     target.mkdir()
     settings = json.loads((source / "config.json").read_text())
     for name in ("ema.safetensors", "ae.safetensors"):
         shutil.copy(source / name, target)
-    (target / "llm_config.json").write_text(json.dumps(settings["llm"]))
-    seen = settings["vit"] | {"num_hidden_layers": settings["vit"]["num_hidden_layers"] + 1}
-    (target / "vit_config.json").write_text(json.dumps(seen))
-    kept = {name: settings[name] for name in ("vae_transform", "vit_transform")}
-    # The class default of the latent table's side, which is wrong in BAGEL's layout.
-    (target / "config.json").write_text(json.dumps(kept | {"max_latent_size": 32, "architectures": ["Bagel"]}))
+    if keep_config:
+        shutil.copy(source / "config.json", target)
+    else:
+        _write_configs(settings, target)
     vocabulary = {word: i for i, word in enumerate(words_of_the_prompts())}
     assert len(vocabulary) < min(settings["special"].values())
     vocabulary |= {token: settings["special"][name] for name, token in DELIMITERS.items()}
@@ -51,3 +49,12 @@ def bagel_layout(source: Path, target: Path) -> Path:
     tokenizer.add_special_tokens(list(DELIMITERS.values()))
     tokenizer.save(str(target / "tokenizer.json"))
     return target
+
+
+def _write_configs(settings: dict[str, Any], target: Path) -> None:
+    (target / "llm_config.json").write_text(json.dumps(settings["llm"]))
+    seen = settings["vit"] | {"num_hidden_layers": settings["vit"]["num_hidden_layers"] + 1}
+    (target / "vit_config.json").write_text(json.dumps(seen))
+    kept = {name: settings[name] for name in ("vae_transform", "vit_transform")}
+    # The class default of the latent table's side, which is wrong in BAGEL's layout.
+    (target / "config.json").write_text(json.dumps(kept | {"max_latent_size": 32, "architectures": ["Bagel"]}))

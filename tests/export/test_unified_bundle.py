@@ -1,0 +1,230 @@
+"""uare-7b exported and driven without PyTorch: the same answers and pictures as in PyTorch, for any dimensions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import uare_rt
+from uare_rt.errors import InputError, UsageError
+from uare_rt.export import export_unified
+from uare_rt.export.tracing import check_opset
+from uare_rt.model.assessment import assess, compare, describe
+from uare_rt.model.checkpoint import expected_shapes, load_unified
+from uare_rt.model.layout import read_config
+from uare_rt.model.prompts import Interview, choice_ids, load_prompts
+from uare_rt.model.restoration import restore
+from uare_rt.vlm.flow import Flow, Guidance
+from uare_rt.vlm.session import UnifiedSession
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
+from bagel_layout import bagel_layout
+
+TINY = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
+FLOWS = {
+    "guided": Flow(5, guidance=Guidance(4.0, 2.0, "text_channel")),
+    "interval": Flow(4, guidance=Guidance(3.0, 1.5, "global", 0.3, (0.4, 1.0))),
+    "plain": Flow(3),
+    "forecast": Flow(25, guidance=Guidance(4.0, 2.0, "text_channel"), forecast=True),
+}
+
+
+def other_dimensions(target: Path) -> Path:
+    """A random checkpoint with other dimensions, head size, aspect and delimiters than the reference set."""
+    settings = json.loads((TINY / "config.json").read_text())
+    settings["llm"] |= {"hidden_size": 96, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": 150}
+    settings["llm"] |= {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 24, "rope_theta": 1e4}
+    settings["vit"] |= {"hidden_size": 40, "intermediate_size": 56, "num_attention_heads": 5}
+    settings["vae"] |= {"ch_mult": [1, 2, 2], "z_channels": 6, "num_res_blocks": 2, "scale_factor": 0.7}
+    settings["special"] = dict(zip(settings["special"], (140, 141, 142, 143), strict=True))
+    settings |= {"vit_max_num_patch_per_side": 12, "max_latent_size": 16}
+    settings["vae_transform"] = {"max_image_size": 96, "min_image_size": 40, "image_stride": 8}
+    target.mkdir()
+    (target / "config.json").write_text(json.dumps(settings))
+    generator = torch.Generator().manual_seed(5)
+    for name, shapes in zip(("ema", "ae"), expected_shapes(read_config(target, {}, {})), strict=True):
+        save_file(
+            {
+                key: torch.randn(shape, generator=generator) * (0.5 / max(1, np.prod(shape[1:])) ** 0.5)
+                + (len(shape) == 1) * 0.5
+                for key, shape in shapes.items()
+            },
+            target / f"{name}.safetensors",
+        )
+    return target
+
+
+@pytest.fixture(scope="module", params=["reference", "other"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    source = TINY if request.param == "reference" else other_dimensions(folder / "plain")
+    return bagel_layout(source, folder / "bagel", keep_config=request.param == "other")
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path) -> Path:
+    return export_unified(checkpoint, checkpoint.with_name("tiny.uare"))
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Path) -> UnifiedSession:
+    session = uare_rt.load(bundle, backend="onnxruntime", threads=1)
+    assert isinstance(session, UnifiedSession)
+    return session
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return load_file(TINY / "inputs.safetensors")["raw_image"].numpy()
+
+
+def test_every_graph_is_of_opset_20_and_equal_to_pytorch(bundle: Path) -> None:
+    graphs = json.loads((bundle / "manifest.json").read_text())["graphs"]
+    assert set(graphs) == {"vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image"}
+    for name, spec in graphs.items():
+        assert spec["relative_rms"] <= 2e-5, name
+        model = onnx.load(bundle / spec["file"], load_external_data=False)
+        check_opset(model)
+        onnx.checker.check_model(str(bundle / spec["file"]), full_check=True)
+        assert (bundle / spec["file"]).stat().st_size < 1 << 20  # weights are external
+
+
+def test_answers_are_those_of_pytorch(checkpoint: Path, session: UnifiedSession, picture: np.ndarray) -> None:
+    model, tokenizer = load_unified(checkpoint)
+    prompts = load_prompts()
+    other = np.ascontiguousarray(picture[::-1, :60])
+    expected = assess(model, picture, Interview(prompts, tokenizer).questions)
+    for slot, row in session.assess(picture).probabilities.items():
+        np.testing.assert_allclose(row, expected.probabilities[slot], rtol=1e-4)
+    preferred = compare(model, picture, other, choice_ids(prompts.compare, tokenizer))
+    assert session.compare(picture, other) == pytest.approx(preferred, rel=1e-4)
+    for settings in ({"limit": 4}, {"limit": 4, "temperature": 2.0, "seed": 3}):
+        words = describe(model, picture, tokenizer.encode(prompts.describe), **settings)
+        assert session.describe(picture, **settings) == tokenizer.decode(words)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_pictures_are_those_of_pytorch(
+    checkpoint: Path, session: UnifiedSession, picture: np.ndarray, name: str
+) -> None:
+    model, tokenizer = load_unified(checkpoint)
+    prompts = load_prompts()
+    asked = name != "forecast"
+    steps: list[tuple[int, int]] = []
+    got = session.restore(
+        picture,
+        flow=FLOWS[name],
+        seed=7,
+        verdict=asked,
+        sample_posterior=not asked,
+        progress=lambda *done: steps.append(done),
+    )
+    expected = restore(
+        model,
+        picture,
+        tokenizer.encode(prompts.restore),
+        FLOWS[name],
+        interview=Interview(prompts, tokenizer) if asked else None,
+        seed=7,
+        sample_posterior=not asked,
+    )
+    assert got.image.shape == picture.shape
+    assert np.abs(got.generated.astype(int) - expected.generated).max() <= 1
+    assert np.abs(got.image.astype(int) - expected.picture).max() <= 1
+    count = FLOWS[name].points - 1
+    assert steps == [(i + 1, count) for i in range(count)]
+    assert (got.assessment is None) == (not asked)
+
+
+def test_seeds_repeat_and_differ(session: UnifiedSession, picture: np.ndarray) -> None:
+    flow = Flow(3)
+    first, again, other = (session.restore(picture, flow=flow, seed=seed, verdict=False).image for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    with pytest.raises(UsageError, match="seed is -1"):
+        session.restore(picture, flow=flow, seed=-1)
+
+
+def test_a_restoration_is_stopped_between_steps(session: UnifiedSession, picture: np.ndarray) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, _total: int) -> None:
+        if done == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        session.restore(picture, flow=Flow(9), progress=stop)
+    assert session.restore(picture, flow=Flow(2), verdict=False).evaluations == 1
+
+
+def test_other_samples_and_strengths(session: UnifiedSession, picture: np.ndarray) -> None:
+    wide = picture.astype(np.uint16) * 257
+    assert np.array_equal(session.restore(wide, flow=Flow(2), strength=0.0).image, wide)
+    whole = session.restore(picture, flow=Flow(2)).image
+    assert np.array_equal(session.restore(wide, flow=Flow(2)).image, whole.astype(np.uint16) * 257)
+
+
+def test_a_long_text_is_refused(session: UnifiedSession, picture: np.ndarray) -> None:
+    limit = session.manifest.unified.position_limit
+    with pytest.raises(UsageError, match=f"but the model's limit is {limit}"):
+        session.restore(picture, instruction=[1] * limit, flow=Flow(2), verdict=False)
+
+
+def test_without_a_tokenizer_ids_still_restore(picture: np.ndarray, tmp_path: Path) -> None:
+    """The reference's own picture, from its noise and its instruction."""
+    settings = json.loads((TINY / "config.json").read_text())
+    inputs, expected = (load_file(TINY / f"{part}.safetensors") for part in ("inputs", "expected_gen"))
+    scales = (settings["cfg_text_scale"], settings["cfg_img_scale"])
+    flow = Flow(settings["num_timesteps"], settings["timestep_shift"], Guidance(*scales, "text_channel"))
+    with uare_rt.load(export_unified(TINY, tmp_path / "plain.uare"), backend="onnxruntime") as session:
+        got = session.restore(
+            picture,
+            flow=flow,
+            verdict=False,
+            instruction=settings["edit_ids"],
+            noise=inputs["noise"].numpy(),
+        )
+        with pytest.raises(InputError, match="has no tokenizer"):
+            session.assess(picture)
+    image = expected["sample.text_channel.image_u8"].numpy().astype(int)
+    assert np.abs(got.generated - image).max() <= 1
+
+
+def test_half_weights_stay_half_and_give_pytorchs_values(tmp_path: Path) -> None:
+    """A checkpoint in bf16, as the release is: stored as it is, computed in float32."""
+    source = tmp_path / "half"
+    source.mkdir()
+    (source / "config.json").write_text((TINY / "config.json").read_text())
+    for name in ("ema", "ae"):
+        tensors = load_file(TINY / f"{name}.safetensors")
+        save_file({key: value.bfloat16() for key, value in tensors.items()}, source / f"{name}.safetensors")
+    bundle = export_unified(source, tmp_path / "half.uare")
+    stored = (bundle / "weights.bin").stat().st_size + (bundle / "embedding.bin").stat().st_size
+    weights = sum((TINY / f"{name}.safetensors").stat().st_size for name in ("ema", "ae"))
+    assert stored < 0.65 * weights
+    graphs = json.loads((bundle / "manifest.json").read_text())["graphs"]
+    assert {spec["relative_rms"] <= 2e-5 for spec in graphs.values()} == {True}
+
+
+def test_the_session_needs_no_torch(bundle: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None; sys.modules['yaml'] = None\n"
+        "import numpy as np, uare_rt\n"
+        "from uare_rt.vlm.flow import Flow\n"
+        f"session = uare_rt.load({str(bundle)!r}, backend='onnxruntime', threads=1)\n"
+        "picture = np.arange(40 * 50 * 3, dtype=np.uint32).reshape(40, 50, 3).astype(np.uint8)\n"
+        "assert session.restore(picture, flow=Flow(2)).image.shape == picture.shape\n"
+        "session.describe(picture, limit=2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
