@@ -252,7 +252,7 @@ def test_quality_is_assessed_at_cuts_and_every_n_frames_and_smoothed_between(tmp
     source = make_clip(tmp_path / "in.mkv", frames, codec="ffv1", pix_fmt="yuv444p", options={})
     session = FakeSession()
     report = restore_video(
-        session, source, tmp_path / "out.mkv", options=VideoOptions(preset="ultrafast", assess_every=8)
+        session, source, tmp_path / "out.mkv", options=VideoOptions(preset="ultrafast", assess_every=8, reuse=False)
     )
     assert report.scenes == 2
     assert report.assessed == 4  # frames 0, 8, 12 (cut), 20
