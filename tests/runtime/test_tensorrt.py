@@ -108,7 +108,7 @@ def test_one_that_does_not_is_compiled_again_announced_and_kept(
     backend.load(file, threads=None)
     assert builds == ["restore_x1"]
     assert sys.modules["fake_tensorrt"].loaded == [b"engine of the cache"] * 2
-    with pytest.raises(BackendError, match="rebuilding was refused; run: uare-rt build .* --target sm87"):
+    with pytest.raises(BackendError, match=r"rebuilding was refused; run: uare-rt build .* --target sm87"):
         replace(backend, rebuild=False).load(file, threads=None)
 
 
