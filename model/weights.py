@@ -1,4 +1,4 @@
-"""Weight files: safetensors with the preset's config beside the tensors, never pickle."""
+"""Weight files: safetensors with the config in a JSON file of the same name beside it, never pickle."""
 
 from __future__ import annotations
 
@@ -72,26 +72,56 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error}); free some space or check the permissions") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def save_nano(model: UareNano, path: Path, facts: Mapping[str, Any]) -> None:
-    """Save a nano model with its config and training facts.
+    """Save a nano model: the tensors, and beside them a JSON file with config, facts and the tensors' SHA-256.
 
     Args:
         model: the model, any device.
-        path: ``*.safetensors``.
-        facts: JSON-ready facts kept in the header (recipe, steps, data).
+        path: ``*.safetensors``; the JSON file has the same name with the suffix ``.json``.
+        facts: JSON-ready facts (recipe, steps, data).
+
+    Raises:
+        OutputError: no space or no permission.
     """
-    header = {
+    write_tensors(path, {k: v.float() for k, v in model.state_dict().items()}, {"format": _FORMAT})
+    card = {
         "format": _FORMAT,
-        "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True),
-        "facts": json.dumps(dict(facts), sort_keys=True),
+        "weights_sha256": sha256_of(path),
+        "config": dataclasses.asdict(model.config),
+        "facts": dict(facts),
     }
-    write_tensors(path, {k: v.float() for k, v in model.state_dict().items()}, header)
+    _write_text(path.with_suffix(".json"), json.dumps(card, indent=2, sort_keys=True) + "\n")
 
 
-def _config_from(text: str) -> NanoConfig:
-    fields = json.loads(text)
-    fields["mot"] = MoTConfig(**fields["mot"])
+def _config_from(fields: dict[str, Any]) -> NanoConfig:
+    fields = {**fields, "mot": MoTConfig(**fields["mot"])}
     return NanoConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def _read_card(weights: Path) -> tuple[NanoConfig, dict[str, Any]]:
+    path = weights.with_suffix(".json")
+    try:
+        card = json.loads(path.read_text("utf-8"))
+        if card["format"] != _FORMAT:
+            raise InputError(f"{path}: holds {card['format']!r}, expected {_FORMAT!r}")
+        if card["weights_sha256"] != sha256_of(weights):
+            raise InputError(f"{path}: belongs to another {weights.name}; copy both files of one training")
+        return _config_from(card["config"]), dict(card["facts"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; the config lies beside {weights.name}, copy both files") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); copy both files again") from None
 
 
 def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
@@ -101,7 +131,8 @@ def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
         The model in eval mode, fp32, and the training facts.
 
     Raises:
-        InputError: not a nano weight file, or its tensors do not fit its config or are not finite (each named).
+        InputError: not a nano weight file, its JSON file is missing, damaged or of other weights, or its tensors do
+            not fit its config or are not finite (each named).
     """
     tensors, header = read_tensors(path)
     if header.get("format") != _FORMAT:
@@ -109,10 +140,7 @@ def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
             f"{path}: holds {header.get('format', 'no known format')!r}, expected {_FORMAT!r}; "
             "give the .safetensors written by uare-rt train"
         )
-    try:
-        config, facts = _config_from(header["config"]), json.loads(header["facts"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its header is damaged ({error})") from None
+    config, facts = _read_card(path)
     model = UareNano(config)
     expected = model.state_dict()
     faults = [f"missing {name}" for name in expected.keys() - tensors.keys()]

@@ -103,7 +103,7 @@ def run(
     Args:
         recipe: YAML file or the name of a recipe that comes with the package.
         data: directory of photos, searched recursively.
-        out: directory for ``checkpoint.safetensors``, ``weights.safetensors`` and ``metrics.csv``.
+        out: directory for ``checkpoint.safetensors``, ``weights.safetensors``, ``weights.json`` and ``metrics.csv``.
         resume: continue from the checkpoint in ``out``.
         steps: replaces the recipe's number of steps.
         threads: CPU threads of the optimiser; PyTorch's default if None.

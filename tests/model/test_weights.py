@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from uare_rt.errors import InputError
 from uare_rt.model.nano import UareNano
-from uare_rt.model.weights import load_nano, read_tensors, save_nano
+from uare_rt.model.weights import load_nano, read_tensors, save_nano, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,19 +37,21 @@ def test_weights_and_facts_come_back(
     assert not model.training
     expected = random_model(small).float().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
-    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["weights.json", saved.name]
 
 
 def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, str]], object]) -> None:
     tensors, header = read_tensors(path)
     change(tensors, header)
     save_file(tensors, path, header)
+    rewrite_card(path, lambda card: card.update(weights_sha256=sha256_of(path)))
 
 
-def config_without_window(header: dict[str, str]) -> None:
-    fields = json.loads(header["config"])
-    del fields["window"]
-    header["config"] = json.dumps(fields)
+def rewrite_card(weights: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = weights.with_suffix(".json")
+    card = json.loads(path.read_text())
+    change(card)
+    path.write_text(json.dumps(card))
 
 
 @pytest.mark.parametrize(
@@ -62,10 +64,6 @@ def config_without_window(header: dict[str, str]) -> None:
         (lambda t, h: t["pool.weight"][1].fill_(torch.inf), "pool.weight holds NaN or infinity"),
         (lambda t, h: h.update(format="uare-7b/1"), "holds 'uare-7b/1', expected 'uare-nano/1'"),
         (lambda t, h: h.pop("format"), "holds 'no known format'"),
-        (lambda t, h: h.pop("config"), "its header is damaged"),
-        (lambda t, h: h.update(config="{"), "its header is damaged"),
-        (lambda t, h: config_without_window(h), "its header is damaged.*window"),
-        (lambda t, h: h.pop("facts"), "its header is damaged"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
@@ -75,6 +73,38 @@ def test_a_file_that_does_not_fit_is_refused(
     with pytest.raises(InputError, match=message) as caught:
         load_nano(saved)
     assert str(saved) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card.pop("config"), "damaged.*config"),
+        (lambda card: card.pop("facts"), "damaged.*facts"),
+        (lambda card: card["config"].pop("window"), "damaged.*window"),
+        (lambda card: card["config"].update(window=3), "damaged.*window must be even"),
+        (lambda card: card.update(format="uare-nano/9"), "holds 'uare-nano/9', expected 'uare-nano/1'"),
+        (lambda card: card.update(weights_sha256="0" * 64), r"belongs to another weights\.safetensors"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(
+    saved: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    rewrite_card(saved, change)
+    with pytest.raises(InputError, match=rf"weights\.json: .*{message}"):
+        load_nano(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_what_is_no_config_is_refused(saved: Path, content: bytes) -> None:
+    saved.with_suffix(".json").write_bytes(content)
+    with pytest.raises(InputError, match=r"weights\.json: damaged"):
+        load_nano(saved)
+
+
+def test_weights_without_their_config_are_refused(saved: Path) -> None:
+    saved.with_suffix(".json").unlink()
+    with pytest.raises(InputError, match=r"weights\.json: missing; the config lies beside"):
+        load_nano(saved)
 
 
 def test_a_truncated_file_is_refused(saved: Path) -> None:
