@@ -138,7 +138,7 @@ def test_the_context_follows_frames_as_in_video(library: Library, tiny: Path, py
     tracker = ContextTracker(python, every=2)
     with library.session(tiny, threads=1, assess_interval=2) as native:
         for frame in map(np.ascontiguousarray, clip):
-            context, _ = tracker.follow(frame)
+            context = tracker.follow(frame).context
             assert distance(native.restore(frame), python.restore(frame, context=context).image) <= 1
         info = native.info()
         assert (info.scenes, info.frames, info.restored) == (tracker.scenes, 5, 5)

@@ -238,6 +238,20 @@ gboolean src_event(GstBaseTransform *transform, GstEvent *event) {
   return GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->src_event(transform, event);
 }
 
+// Metas that depend on nothing but the size (regions of interest) are scaled; the base class would leave them out.
+gboolean transform_meta(GstBaseTransform *transform, GstBuffer *out, GstMeta *meta, GstBuffer *in) {
+  static const gchar *const sized[] = {GST_META_TAG_VIDEO_STR, GST_META_TAG_VIDEO_ORIENTATION_STR,
+                                       GST_META_TAG_VIDEO_SIZE_STR, nullptr};
+  const gchar *const *tags = gst_meta_api_type_get_tags(meta->info->api);
+  bool scalable = tags != nullptr && tags[0] != nullptr && meta->info->transform_func != nullptr;
+  for (; scalable && *tags != nullptr; ++tags) scalable = g_strv_contains(sized, *tags);
+  if (!scalable) return GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->transform_meta(transform, out, meta, in);
+  auto *filter = GST_VIDEO_FILTER(transform);
+  GstVideoMetaTransform sizes = {&filter->in_info, &filter->out_info};
+  meta->info->transform_func(out, meta, in, gst_video_meta_transform_scale_get_quark(), &sizes);
+  return FALSE;  // copied already
+}
+
 // What the element adds: the bound on the age of frames where there is one, else the time of one frame.
 GstClockTime own_latency(UareRestore *self) {
   return self->max_latency > 0 ? self->max_latency * GST_MSECOND : self->frame_duration;
@@ -414,6 +428,7 @@ static void uare_restore_class_init(UareRestoreClass *klass) {
   transform->sink_event = sink_event;
   transform->src_event = src_event;
   transform->query = query;
+  transform->transform_meta = transform_meta;
   filter->set_info = set_info;
   filter->transform_frame = transform_frame;
   install_properties(object);
