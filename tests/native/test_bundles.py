@@ -53,7 +53,9 @@ DAMAGE = {
     "not valid JSON": lambda bundle: (bundle / "manifest.json").write_text('{"schema_version": 1,'),
     "has no manifest.json": lambda bundle: (bundle / "manifest.json").unlink(),
     "schema version 9": lambda bundle: edit(bundle, lambda m: m.update(schema_version=9)),
-    "does not stay inside": lambda bundle: edit(bundle, lambda m: m["files"].update({"../x": m["files"]["weights.bin"]})),
+    "does not stay inside": lambda bundle: edit(
+        bundle, lambda m: m["files"].update({"../x": m["files"]["weights.bin"]})
+    ),
     "lacks restore_x4": lambda bundle: edit(bundle, lambda m: m["graphs"].pop("restore_x4")),
     "slots are": lambda bundle: edit(bundle, lambda m: m.update(slots=["quality"])),
     "grid must be a multiple": lambda bundle: edit(bundle, lambda m: m["tiling"].update(grid=17)),

@@ -95,9 +95,7 @@ def test_yuv_pictures_are_those_of_python(library: Library, tiny: Path, python, 
                 source = picture[:height, :width].astype(np.uint16) * 257 if deep else picture[:height, :width]
                 planes = rgb_to_yuv(source, kind, colour)
                 rgb = yuv_to_rgb(planes, kind, colour)
-                expected = rgb_to_yuv(
-                    python.restore(rgb, scale=scale).image, kind, colour, sized_as=(height, width)
-                )
+                expected = rgb_to_yuv(python.restore(rgb, scale=scale).image, kind, colour, sized_as=(height, width))
                 got = [np.zeros_like(plane) for plane in expected]
                 native.call("uare_context_control", RESET)
                 native.process(
@@ -118,7 +116,9 @@ def test_a_guessed_matrix_is_that_of_the_input(library: Library, tiny: Path) -> 
             native.process(
                 frame_of(planes, NV12, 640, 32, **codes(colour)), frame_of(got, NV12, 1280, 64, **codes(colour))
             )
-        assert distance(yuv_to_rgb(got, "NV12", YuvColour("bt601")), np.zeros((64, 1280, 3), np.uint8) + image[0, 0]) <= 2
+        assert (
+            distance(yuv_to_rgb(got, "NV12", YuvColour("bt601")), np.zeros((64, 1280, 3), np.uint8) + image[0, 0]) <= 2
+        )
 
 
 def test_strength_zero_at_scale_one_keeps_every_code(library: Library, tiny: Path, rng: np.random.Generator) -> None:
