@@ -16,8 +16,8 @@ __all__ = ["Phase", "Recipe", "ScaleTask", "load_recipe"]
 
 _RANGES = (
     (("steps", "warmup_steps", "decay_steps", "floor_steps"), 1, 1e9),
-    (("seed",), 0, 1e9),
-    (("learning_rate", "context_rate", "clip"), 1e-9, 1e3),
+    (("seed", "tail_steps"), 0, 1e9),
+    (("learning_rate", "tail_rate", "context_rate", "clip"), 1e-9, 1e3),
     (("photo_scale",), 0.01, 1),
     (("weight_decay", "assess_weight", "tone_weight"), 0, 1e3),
     (("ema", "context_dropout"), 0, 1),
@@ -99,6 +99,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         warmup_steps: linear rise of the learning rate.
         decay_steps: final fall of the learning rate to zero; constant in between, so that a run that stops
             earlier than planned is the recipe with fewer steps.
+        tail_steps: last steps, in which the rate begins again lower and falls to zero once more: a second helping of
+            a curriculum that has ended, 0 for none.
+        tail_rate: rate at their beginning.
         learning_rate: peak rate of AdamW for the codec's convolutions and the tone operator.
         context_rate: factor of the rate for all else: vision encoder, MoT, modulation.
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
@@ -135,11 +138,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     assess_regions: tuple[int, ...]
     scales: dict[int, ScaleTask]
     phases: tuple[Phase, ...]
+    tail_steps: int = 0
+    tail_rate: float = 1e-4
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, constant, linear decay to zero."""
+        """Learning rate of a step: linear warm-up, constant, linear decay to zero; then the tail's decay."""
+        left = self.steps - self.tail_steps - step
+        if left <= 0 < self.tail_steps:
+            return self.tail_rate * (self.steps - step) / self.tail_steps
         rise = min(1.0, (step + 1) / self.warmup_steps)
-        fall = min(1.0, (self.steps - step) / self.decay_steps)
+        fall = min(1.0, left / self.decay_steps)
         return self.learning_rate * min(rise, fall)
 
     def floor(self, step: int) -> float:

@@ -41,7 +41,7 @@ def test_cmake_reads_the_same_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("c++")), reason="no CMake or no C++ compiler")
-@pytest.mark.parametrize("option", ["UARE_OPENVINO", "UARE_TENSORRT", "UARE_GSTREAMER", "UARE_KERNELS"])
+@pytest.mark.parametrize("option", ["UARE_TENSORRT", "UARE_KERNELS"])
 def test_cmake_refuses_parts_that_do_not_exist_yet(tmp_path: Path, option: str) -> None:
     result = subprocess.run(
         ["cmake", "-S", ROOT, "-B", tmp_path, f"-D{option}=ON"], check=False, capture_output=True, text=True

@@ -19,7 +19,7 @@ ROOMS = {"runtime": "uare_rt"} | {
     name: f"uare_rt.{name}" for name in ("model", "degradation", "training", "export", "calibration", "kernels")
 }
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "openvino", "cv2", "tensorrt", "triton", "scipy")
-UNTRACKED = (".git", ".venv*", "build*", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+UNTRACKED = (".git", ".venv*", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

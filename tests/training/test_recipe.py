@@ -120,3 +120,11 @@ def test_the_floor_falls_geometrically(write_recipe: Write) -> None:
 def test_the_phase_is_the_last_that_has_begun(write_recipe: Write) -> None:
     recipe = load_recipe(write_recipe())
     assert [recipe.phase(step).start for step in range(5)] == [0, 0, 0, 3, 3]
+
+
+def test_a_tail_begins_again_lower_and_leaves_what_was_before(write_recipe: Write) -> None:
+    fields = {"warmup_steps": 4, "decay_steps": 5, "learning_rate": 1.0}
+    plain = load_recipe(write_recipe(steps=20, **fields))
+    tailed = load_recipe(write_recipe(steps=24, tail_steps=4, tail_rate=0.4, **fields))
+    assert [tailed.rate(step) for step in range(20)] == [plain.rate(step) for step in range(20)]
+    assert [tailed.rate(step) for step in range(20, 25)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0])
