@@ -51,7 +51,7 @@ def one_mixture(**fields: object) -> list[dict[str, object]]:
         ({"scales": {1: {"weight": 1, "region": 64, "size": 32, "batch": 0}}}, "scale 1 needs a batch of at least 1"),
         ({"scales": {1: {"weight": 0, "region": 64, "size": 32, "batch": 1}}}, "no scale has a weight"),
         ({"scales": {1: {"weight": 1, "region": 64, "size": 32, "batch": 1, "shape": 2}}}, "unknown field `shape`"),
-        ({"scales": {1: {"weight": 1, "region": 16, "size": 32, "batch": 1}}}, "region 16 no less"),
+        ({"scales": {1: {"weight": 1, "region": 16, "size": 32, "batch": 1}}}, "region 16 no smaller"),
         ({"assess_regions": []}, "assess_regions"),
         ({"phases": [{**one_mixture()[0], "assess_batch": -1}]}, "assess_batch of the phase at step 0 is -1"),
         ({"phases": [{**one_mixture()[0], "assess_batch": 1}]}, "assessment of the phase at step 0: weights"),
