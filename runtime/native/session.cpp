@@ -73,7 +73,7 @@ Session::Buffers<std::uint16_t> &Session::buffers() noexcept {
   return deep_;
 }
 
-Session::Session(const char *path, const Options &options) : options_(options), views_(kViewFloats) {
+Session::Session(const char *path, const Options &options) : options_(options) {
   const EngineEntry *entry = find_engine(options_.backend);
   if (entry == nullptr) {
     bundle_.name = "null";
@@ -235,6 +235,7 @@ void Session::follow(const View<const Sample> &picture) {
 
 template <typename Sample>
 Context Session::look(const View<const Sample> &picture) {
+  views_.resize(kViewFloats);
   extract_views(in_8_bits(picture, reduced_), views_.data());
   float logits[kSlots * kLevels] = {};
   Context context = engine_->assess(views_.data(), logits);

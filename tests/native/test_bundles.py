@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ def refusal(library: Library, bundle: Path | None, **options: object) -> NativeE
     return caught.value
 
 
-def edit(bundle: Path, change) -> None:
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -26,7 +27,7 @@ def picture(photo: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def python(tiny: Path):
+def python(tiny: Path) -> Iterator[uare_rt.Session]:
     with uare_rt.load(tiny, backend="openvino", threads=1) as session:
         yield session
 
@@ -42,7 +43,9 @@ def codes(colour: YuvColour) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
-def test_rgb_pictures_and_verdicts_are_those_of_python(library: Library, tiny: Path, python, picture, scale) -> None:
+def test_rgb_pictures_and_verdicts_are_those_of_python(
+    library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray, scale: int
+) -> None:
     with library.session(tiny, scale=scale, threads=1) as native:
         for height, width in SIZES:
             image = np.ascontiguousarray(picture[:height, :width])
@@ -57,7 +60,9 @@ def test_rgb_pictures_and_verdicts_are_those_of_python(library: Library, tiny: P
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3])
-def test_strength_below_one_blends_as_python_does(library: Library, tiny: Path, python, picture, strength) -> None:
+def test_strength_below_one_blends_as_python_does(
+    library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray, strength: float
+) -> None:
     image = np.ascontiguousarray(picture[:90, :121])
     for scale in (1, 2):
         with library.session(tiny, scale=scale, threads=1, strength=strength) as native:
@@ -65,13 +70,15 @@ def test_strength_below_one_blends_as_python_does(library: Library, tiny: Path, 
             assert distance(native.restore(image, scale), expected) <= 1
 
 
-def test_tiles_change_nothing_and_rows_may_be_apart(library: Library, tiny: Path, python, picture) -> None:
+def test_tiles_change_nothing_and_rows_may_be_apart(
+    library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray
+) -> None:
     apart = picture[10:310, 5:318]  # a view: its rows are those of the whole picture
     with library.session(tiny, scale=2, threads=1, tile=192) as native:
         assert distance(native.restore(apart, 2), python.restore(np.ascontiguousarray(apart), scale=2).image) <= 1
 
 
-def test_alpha_is_kept_or_enlarged(library: Library, tiny: Path, python, picture) -> None:
+def test_alpha_is_kept_or_enlarged(library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray) -> None:
     alpha = picture[:60, :80, 1:2]
     image = np.ascontiguousarray(np.concatenate([picture[:60, :80], alpha], axis=2))
     for scale in (1, 2):
@@ -85,7 +92,9 @@ def test_alpha_is_kept_or_enlarged(library: Library, tiny: Path, python, picture
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("scale", [1, 2])
-def test_yuv_pictures_are_those_of_python(library: Library, tiny: Path, python, picture, kind, scale) -> None:
+def test_yuv_pictures_are_those_of_python(
+    library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray, kind: str, scale: int
+) -> None:
     deep = kind == "P010"
     sitings = get_args(get_type_hints(YuvColour)["siting"])
     colours = [YuvColour("bt709", False, siting) for siting in sitings] + [YuvColour("bt601", True), YuvColour()]
@@ -129,7 +138,9 @@ def test_strength_zero_at_scale_one_keeps_every_code(library: Library, tiny: Pat
     assert max(map(distance, got, planes)) == 0
 
 
-def test_the_context_follows_frames_as_in_video(library: Library, tiny: Path, python, picture) -> None:
+def test_the_context_follows_frames_as_in_video(
+    library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray
+) -> None:
     """Taken at the first frame and at a cut, moved inside a scene, kept while frozen: as ContextTracker does."""
     from uare_rt.video.scenes import ContextTracker
 
@@ -149,7 +160,7 @@ def test_the_context_follows_frames_as_in_video(library: Library, tiny: Path, py
         assert native.info().assessed == info.assessed
 
 
-def test_good_frames_are_left_alone(library: Library, tiny: Path, picture) -> None:
+def test_good_frames_are_left_alone(library: Library, tiny: Path, picture: np.ndarray) -> None:
     image = np.ascontiguousarray(picture[:64, :80])
     with library.session(tiny, threads=1, skip_above=1) as native:
         assert distance(native.restore(image), image) == 0
