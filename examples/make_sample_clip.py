@@ -1,4 +1,4 @@
-"""Makes examples/sample.mp4: a slow camera move over a real photo, dark, noisy and compressed too hard.
+"""Makes examples/sample.mp4: a slow camera move over a real photo, dark, noisy and compressed.
 
     python examples/make_sample_clip.py pexels-photo-302304.jpeg -o examples/sample.mp4
 
@@ -80,7 +80,7 @@ def main() -> None:
     steps = [Step("low_light", 0.5), Step("noise", 0.36)]
     degraded = degrade_clip(clean, steps, np.random.default_rng(20))
     # The file itself is the compression step.
-    write(arguments.output, degraded.frames, crf=30)
+    write(arguments.output, degraded.frames, crf=24)
 
 
 if __name__ == "__main__":
