@@ -20,7 +20,7 @@ from uare_rt.export import bundling
 from uare_rt.export.packing import round_to_storage
 from uare_rt.model.nano import QualityContext, UareNano
 from uare_rt.model.receptive import tiling_rule
-from uare_rt.model.weights import load_nano, sha256_of
+from uare_rt.model.weights import load_nano, save_nano, sha256_of
 from uare_rt.views import extract_views
 
 
@@ -184,13 +184,10 @@ def test_one_output_of_nan_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_weights_that_are_not_finite_are_refused(small_weights: Path, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from uare_rt.model.weights import read_tensors
-
-    tensors, header = read_tensors(small_weights)
-    tensors["codec.stem.weight"][0, 0, 0, 0] = torch.nan
-    save_file(tensors, tmp_path / "bad.safetensors", header)
+    model, facts = load_nano(small_weights)
+    with torch.no_grad():
+        model.codec.stem.weight[0, 0, 0, 0] = torch.nan
+    save_nano(model, tmp_path / "bad.safetensors", facts)
     with pytest.raises(InputError, match=r"codec\.stem\.weight holds NaN"):
         bundling.export_bundle(tmp_path / "bad.safetensors", tmp_path / "new.uare")
     assert not (tmp_path / "new.uare").exists()
