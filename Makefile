@@ -72,7 +72,8 @@ TORCH_TESTS := tests/export tests/kernels tests/model tests/training
 .PHONY: test
 test: lint
 	.venv-test/bin/python -m pytest -q $(TORCH_TESTS)
-	.venv-test/bin/python -m pytest -q $(TORCH_TESTS:%=--ignore=%)
+	.venv-test/bin/python -m pytest -q $(KERNEL_TESTS)
+	.venv-test/bin/python -m pytest -q $(patsubst %,--ignore=%,$(TORCH_TESTS) $(KERNEL_TESTS))
 
 .PHONY: test-all
 test-all: lint
@@ -86,7 +87,8 @@ test-all: lint
 		echo; \
 	} > tests/results/test-all.txt
 	.venv-test/bin/python -m pytest -q -m "" -rsxX --durations=20 $(TORCH_TESTS) | tee -a tests/results/test-all.txt
-	.venv-test/bin/python -m pytest -q -m "" -rsxX --durations=20 $(TORCH_TESTS:%=--ignore=%) | tee -a tests/results/test-all.txt
+	.venv-test/bin/python -m pytest -q -m "" -rsxX --durations=20 $(KERNEL_TESTS) | tee -a tests/results/test-all.txt
+	.venv-test/bin/python -m pytest -q -m "" -rsxX --durations=20 $(patsubst %,--ignore=%,$(TORCH_TESTS) $(KERNEL_TESTS)) | tee -a tests/results/test-all.txt
 
 .PHONY: native-packages
 native-packages:
