@@ -67,7 +67,9 @@ lint: .venv-test/.ready | build/typing/uare_rt
 	MYPYPATH=build/typing .venv-test/bin/mypy -p uare_rt
 
 # PyTorch after OpenVINO, ONNX Runtime and FFmpeg in one process crashed in PyTorch's threads: its rooms get their own.
-TORCH_TESTS := tests/export tests/kernels tests/model tests/training
+TORCH_TESTS := tests/export tests/model tests/training
+# Triton's interpreter fails after PyTorch's exporter has run in the same process.
+KERNEL_TESTS := tests/kernels
 
 .PHONY: test
 test: lint
