@@ -16,7 +16,7 @@ SAMPLE = Path(__file__).parents[3] / "examples" / "sample.mp4"
 
 
 def test_the_demo_clip_is_small_and_has_sound() -> None:
-    assert SAMPLE.stat().st_size <= 400_000
+    assert SAMPLE.stat().st_size <= 2_500_000  # its noise is kept by the codec: it is what the demo removes
     with av.open(str(SAMPLE)) as clip:
         video, audio = clip.streams.video[0], clip.streams.audio[0]
         assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
@@ -40,7 +40,8 @@ def test_a_real_session_restores_a_clip(tmp_path: Path, scale: int) -> None:
 
 def test_the_null_backend_brings_the_demo_clip_through(tmp_path: Path) -> None:
     with uare_rt.load(TINY, backend="null") as session:
-        report = restore_video(session, SAMPLE, tmp_path / "out.mp4", options=VideoOptions(preset="ultrafast"))
+        options = VideoOptions(preset="ultrafast", crf=12)  # noise hardly compresses
+        report = restore_video(session, SAMPLE, tmp_path / "out.mp4", options=options)
     before, after = read_frames(SAMPLE), read_frames(tmp_path / "out.mp4")
     assert report.frames == len(after) == len(before) == 72
     assert [t for t, _ in after] == [t for t, _ in before]
