@@ -44,7 +44,7 @@ class TrainingProgress:
     Attributes:
         step: steps done.
         steps: steps in all.
-        loss: restoration loss, averaged over the last steps (ln MSE).
+        loss: restoration loss, averaged over the last steps (ln MSE) in which it was learned.
         tone_loss: loss of the tone operator alone, likewise.
         assess_loss: level loss, likewise.
         seconds_per_step: over the last steps.
@@ -91,6 +91,7 @@ def run(
     data: Path,
     out: Path,
     *,
+    start: Path | None = None,
     resume: bool = False,
     steps: int | None = None,
     threads: int | None = None,
@@ -104,6 +105,8 @@ def run(
         recipe: YAML file or the name of a recipe that comes with the package.
         data: directory of photos, searched recursively.
         out: directory for ``checkpoint.safetensors``, ``weights.safetensors``, ``weights.json`` and ``metrics.csv``.
+        start: ``weights.safetensors`` of an earlier training to begin from; random weights if None. The recipe must
+            say ``reparameterised: false``, since stored weights are folded.
         resume: continue from the checkpoint in ``out``.
         steps: replaces the recipe's number of steps.
         threads: CPU threads of the optimiser; PyTorch's default if None.
@@ -115,8 +118,8 @@ def run(
         The report; unfinished when the time budget ended the run.
 
     Raises:
-        UsageError: the recipe is wrong, or ``out`` holds another run.
-        InputError: no usable photos, or a damaged checkpoint.
+        UsageError: the recipe is wrong, ``out`` holds another run, or ``start`` does not go with the recipe.
+        InputError: no usable photos, a damaged checkpoint, or ``start`` holds no weights of the preset.
         OutputError: ``out`` cannot be written.
         UareError: the loss was not finite several times; the batch is saved for inspection.
         KeyboardInterrupt: passed on after a checkpoint was written.
@@ -133,9 +136,11 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(plan.seed)
-    state = TrainingState(_new_model(), _new_model(), plan)
+    state = TrainingState(_new_model(plan), _new_model(plan), plan)
     if resume and checkpoint.exists():
         state.load(checkpoint)
+    elif start is not None:
+        state.begin_from(start)
     trainer = _Trainer(plan, state, out, Validation(held_out), progress)
     deadline = math.inf if time_budget is None else time.monotonic() + 60 * time_budget
     with Loader(photos, plan, state.step, workers) as batches:
@@ -158,8 +163,9 @@ def run(
     )
 
 
-def _new_model() -> UareNano:
-    return UareNano(UARE_NANO, reparameterised=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def _new_model(recipe: Recipe) -> UareNano:
+    model = UareNano(UARE_NANO, reparameterised=recipe.reparameterised)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 class _Trainer:
@@ -175,8 +181,9 @@ class _Trainer:
         self.validate, self.progress = validate, progress
         self.skipped = 0
         self.validation: dict[str, float] = {}
-        self._sums, self._count, self._since = dict.fromkeys(_LOSSES, 0.0), 0, time.monotonic()
         self._saved = time.monotonic()
+        self._means = dict.fromkeys(_LOSSES, math.nan)
+        self._start_sums()
 
     def train_on(self, batch: Batch) -> None:
         """One optimiser step, then whatever is due: report, validation, checkpoint."""
@@ -185,8 +192,9 @@ class _Trainer:
         self.state.update_average()
         if losses is not None:
             for name in _LOSSES:
-                self._sums[name] += float(getattr(losses, name))
-            self._count += 1
+                if getattr(losses, name) is not None:
+                    self._sums[name] += float(getattr(losses, name))
+                    self._counts[name] += 1
         last = self.state.step >= self.recipe.steps
         validated = self.state.step % _VALIDATE_EVERY == 0 or last
         if validated:
@@ -198,16 +206,16 @@ class _Trainer:
             self._saved = time.monotonic()
 
     def _step(self, batch: Batch) -> Losses | None:
-        optimizer, model = self.state.optimizer, self.state.model
+        model = self.state.model
         self.state.set_rate(batch.step)
         losses = objective(model, batch, self.recipe)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip, foreach=True)
         if not (torch.isfinite(losses.total) and torch.isfinite(norm)):
             self._skip(batch)
             return None
-        optimizer.step()
+        self.state.apply_gradients()
         return losses
 
     def _skip(self, batch: Batch) -> None:
@@ -220,21 +228,26 @@ class _Trainer:
             raise UareError(f"the loss was not finite {self.skipped} times; the last batch is in {path}")
 
     def _report(self, validation: dict[str, float] | None) -> None:
-        now, count = time.monotonic(), max(self._count, 1)
+        now = time.monotonic()
+        self._means |= {name: self._sums[name] / count for name, count in self._counts.items() if count}
         info = TrainingProgress(
             self.state.step,
             self.recipe.steps,
-            *(total / count for total in self._sums.values()),
-            (now - self._since) / count,
+            *self._means.values(),
+            (now - self._since) / max(self._counts["restore"], 1),
             validation,
         )
-        self._sums, self._count, self._since = dict.fromkeys(_LOSSES, 0.0), 0, now
+        self._start_sums()
         losses = (info.loss, info.tone_loss, info.assess_loss)
         row: list[object] = [info.step, *(f"{loss:.4f}" for loss in losses), f"{info.seconds_per_step:.3f}"]
         row += [f"{v:.2f}" for v in (validation or {}).values()]
         self._log_metrics(row)
         if self.progress:
             self.progress(info)
+
+    def _start_sums(self) -> None:
+        self._sums, self._counts = dict.fromkeys(_LOSSES, 0.0), dict.fromkeys(_LOSSES, 0)
+        self._since = time.monotonic()
 
     def _log_metrics(self, row: list[object]) -> None:
         log = self.out / "metrics.csv"
@@ -253,6 +266,7 @@ class _Trainer:
         self.state.save(self.out / "checkpoint.safetensors")
         facts = {
             "recipe": self.recipe.digest(),
+            "start": self.state.start,
             "steps": self.state.step,
             "planned_steps": self.recipe.steps,
             "photos": photos,

@@ -22,12 +22,12 @@ __all__ = ["Losses", "objective", "to_image_tensor"]
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalar losses of one batch: what is minimised, and its parts."""
+    """Scalar losses of one batch: what is minimised, and its parts; None where a part does not learn in this step."""
 
     total: Tensor
     restore: Tensor
-    tone: Tensor
-    assess: Tensor
+    tone: Tensor | None
+    assess: Tensor | None
 
 
 def to_image_tensor(images: NDArray[np.uint8]) -> Tensor:
@@ -61,19 +61,25 @@ def objective(model: UareNano, batch: Batch, recipe: Recipe) -> Losses:
     ln(MSE + floor), so that dark, hazy and clean pictures weigh alike (a step of 1 dB is worth the same
     everywhere); samples better than the floor pull less. The tone operator learns from thumbnails, in which
     only tone is left to mend; the codec gets its output as given, or dark and hazy pictures would drown what
-    is local.
+    is local. In steps in which assessment does not learn (``Recipe.assesses``), the context is taken as given.
     """
+    floor, assesses = recipe.floor(batch.step), recipe.assesses(batch.step)
     views = to_image_tensor(batch.views.reshape(-1, *batch.views.shape[2:])).unflatten(0, batch.views.shape[:2])
-    logits, context = model.assess(views)
-    assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
+    with torch.set_grad_enabled(assesses):
+        logits, context = model.assess(views)
     if batch.dropped.any():
         context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
-    floor = recipe.floor(batch.step)
-    tone = _log_error(model.tone(views[:, 0], context.vec), to_image_tensor(batch.thumbnails), floor)
+    tone = assess = None
+    if assesses:
+        assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
+        tone = _log_error(model.tone(views[:, 0], context.vec), to_image_tensor(batch.thumbnails), floor)
     frames, targets = to_image_tensor(batch.frames), to_image_tensor(batch.targets)
     count = len(frames)
     context = QualityContext(context.k[:, :count], context.v[:, :count], context.vec[:count])
-    base = model.tone(frames, context.vec).detach()
+    with torch.no_grad():
+        base = model.tone(frames, context.vec)
     restore = _log_error(model.repair(base, context, batch.scale), targets, floor)
+    if assess is None or tone is None:
+        return Losses(restore, restore.detach(), None, None)
     total = restore + recipe.tone_weight * tone + recipe.assess_weight * assess
     return Losses(total, restore.detach(), tone.detach(), assess.detach())

@@ -17,9 +17,10 @@ __all__ = ["Phase", "Recipe", "ScaleTask", "load_recipe"]
 _RANGES = (
     (("steps", "warmup_steps", "decay_steps", "floor_steps"), 1, 1e9),
     (("seed", "tail_steps"), 0, 1e9),
+    (("assess_every",), 1, 1e6),
     (("learning_rate", "tail_rate", "context_rate", "clip"), 1e-9, 1e3),
     (("photo_scale",), 0.01, 1),
-    (("weight_decay", "assess_weight", "tone_weight"), 0, 1e3),
+    (("weight_decay", "matrix_rate", "assess_weight", "tone_weight"), 0, 1e3),
     (("ema", "context_dropout"), 0, 1),
 )
 
@@ -103,6 +104,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             a curriculum that has ended, 0 for none.
         tail_rate: rate at their beginning.
         learning_rate: peak rate of AdamW for the codec's convolutions and the tone operator.
+        matrix_rate: peak rate of Muon for the codec's kernels and the matrices of the gen expert, which then leave
+            AdamW; 0 for AdamW alone.
+        reparameterised: train the codec's convolutions with branches and norms (`uare_rt.model.reparam`): they learn
+            faster from nothing; weights that were trained before go on faster without.
         context_rate: factor of the rate for all else: vision encoder, MoT, modulation.
         weight_decay: of matrices and kernels, none on biases, norms and embeddings.
         clip: largest gradient norm.
@@ -111,6 +116,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             early on keeps nearly clean samples from holding the model at the identity.
         floor_steps: steps over which the floor falls, geometrically.
         assess_weight: weight of the level loss beside the restoration loss.
+        assess_every: assessment and tone learn in one step of so many; in the others they only serve, which
+            leaves more time for restoration.
         tone_weight: weight of the tone operator's own loss.
         context_dropout: probability that a sample is restored with the null context.
         photo_scale: smallest factor by which photos are reduced before a region is taken.
@@ -140,6 +147,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     phases: tuple[Phase, ...]
     tail_steps: int = 0
     tail_rate: float = 1e-4
+    matrix_rate: float = 0.0
+    reparameterised: bool = True
+    assess_every: int = 1
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, constant, linear decay to zero; then the tail's decay."""
@@ -149,6 +159,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rise = min(1.0, (step + 1) / self.warmup_steps)
         fall = min(1.0, left / self.decay_steps)
         return self.learning_rate * min(rise, fall)
+
+    def assesses(self, step: int) -> bool:
+        """Whether assessment and tone learn in a step."""
+        return step % self.assess_every == 0
 
     def floor(self, step: int) -> float:
         """Floor of the restoration loss at a step."""
@@ -160,7 +174,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return max((p for p in self.phases if p.start <= step), key=lambda p: p.start)
 
     def digest(self) -> str:
-        """SHA-256 over everything but ``steps``: two runs with the same digest agree until one decays."""
+        """SHA-256 over everything but ``steps``: two runs with the same digest and start agree until one decays."""
         return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, steps=0))).hexdigest()
 
 

@@ -189,8 +189,9 @@ def make_batch(photos: PhotoStore, recipe: Recipe, step: int) -> Batch:
         frames.append(picture.frame[y : y + task.size, x : x + task.size])
         targets.append(truth[scale * y : scale * (y + task.size), scale * x : scale * (x + task.size)])
         pictures.append(picture)
-    options = phase.assess_options() if phase.assess_batch else []
-    for generator in rng.spawn(phase.assess_batch):
+    more = phase.assess_batch if recipe.assesses(step) else 0
+    options = phase.assess_options() if more else []
+    for generator in rng.spawn(more):
         side = int(generator.choice(recipe.assess_regions))
         truth = _region(_any(photos, generator), side, recipe.photo_scale, generator)
         pictures.append(_picture(truth, 1, _draw(options, generator).sample(generator), generator))

@@ -25,6 +25,9 @@ def train(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Directory of clean training images.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of checkpoints and logs.")],
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="Recipe, by name or YAML file.")],
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="WEIGHTS", help="Begin from these weights.safetensors.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the directory.")] = False,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, metavar="N", help="Steps in all, instead of the recipe's.")
@@ -54,6 +57,7 @@ def train(
             recipe,
             data,
             out,
+            start=start,
             resume=resume,
             steps=steps,
             threads=threads,
