@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from uare_rt import errors
     from uare_rt._version import __version__
+    from uare_rt.live import stream
     from uare_rt.quality import Assessment, QualityContext
     from uare_rt.session import Restored, Session, load
 
-__all__ = ["Assessment", "QualityContext", "Restored", "Session", "__version__", "errors", "load"]
+__all__ = ["Assessment", "QualityContext", "Restored", "Session", "__version__", "errors", "load", "stream"]
 
 _HOME = {
     "Assessment": "quality",
@@ -31,6 +32,7 @@ _HOME = {
     "Session": "session",
     "__version__": "_version",
     "load": "session",
+    "stream": "live",
 }
 
 

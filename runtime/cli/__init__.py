@@ -1,4 +1,4 @@
-"""The command line: `uare-rt assess`, `compare`, `restore`, `export`, `train`, `inspect`, `doctor`.
+"""The command line: `uare-rt assess`, `compare`, `restore`, `live`, `export`, `train`, `inspect`, `doctor`.
 
 Exit codes: 0 everything worked, 1 something failed, 2 wrong usage, 130 interrupted with Ctrl-C.
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.

@@ -17,6 +17,7 @@ from uare_rt.cli.doctor import doctor
 from uare_rt.cli.export import export
 from uare_rt.cli.failures import INTERRUPTED, exit_code, explain, show_traceback
 from uare_rt.cli.inspect import inspect
+from uare_rt.cli.live import live
 from uare_rt.cli.plan import plan
 from uare_rt.cli.restore import restore
 from uare_rt.cli.train import train
@@ -82,5 +83,5 @@ def _global(
     """
 
 
-for _command in (assess, compare, restore, inspect, plan, doctor, build, export, train):
+for _command in (assess, compare, restore, live, inspect, plan, doctor, build, export, train):
     app.command()(_command)

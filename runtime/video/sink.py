@@ -27,7 +27,7 @@ __all__ = ["PictureEncoder", "VideoSink", "add_pictures", "explained", "open_out
 
 
 @contextlib.contextmanager
-def explained(target: Path, *, kept: str = "the unfinished file is removed") -> Iterator[None]:
+def explained(target: Path | str, *, kept: str = "the unfinished file is removed") -> Iterator[None]:
     """Turn what libraries and the system raise while writing ``target`` into `OutputError`."""
     import av
 
