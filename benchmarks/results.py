@@ -21,7 +21,7 @@ from uare_rt import __version__
 from uare_rt.bundle import Bundle, shipped_bundle
 from uare_rt.errors import InputError, UareError
 from uare_rt.images import is_image
-from uare_rt.machine import available_cores, total_memory
+from uare_rt.machine import available_cores, cpu_model, total_memory
 
 __all__ = [
     "Limit",
@@ -228,25 +228,13 @@ def _portable(argument: str) -> str:
 def _machine() -> dict[str, Any]:
     memory = total_memory()
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": available_cores(),
         "memory_gib": None if memory is None else round(memory / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         # Over five minutes, this run included: much above what it uses, others shared the cores.
         "load_average": round(os.getloadavg()[1], 2),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    return fields.get("model name") or platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:

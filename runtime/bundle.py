@@ -14,6 +14,7 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -36,18 +37,33 @@ from uare_rt.quality import QualityContext
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
 __all__ = ["Bundle", "GraphFile", "shipped_bundle", "write_bundle"]
 
 _CHUNK = 1 << 20
 
 
 class GraphFile(NamedTuple):
-    """One graph of a bundle: its name, its ONNX file, what the manifest says about it, and its engine if it has one."""
+    """One graph of a bundle.
+
+    Attributes:
+        name: for example ``restore_x1``.
+        path: its ONNX file.
+        spec: what the manifest says about it.
+        engine: its engine if it has one.
+        content: hash of all files of the bundle; None where it is not from one.
+        size: of these files, in bytes.
+        constants: float32 values of inputs that shall be constants of the graph.
+    """
 
     name: str
     path: Path
     spec: GraphSpec
     engine: Path | None = None
+    content: str | None = None
+    size: int = 0
+    constants: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,10 @@ class Bundle:
             known = ", ".join(sorted(self.manifest.graphs))
             raise BundleError(f"bundle {self.path} has no graph {name!r}; it has: {known}")
         engine = self.file(spec.engine.file) if isinstance(spec.engine, EngineSpec) else None
-        return GraphFile(name, self.file(spec.file), spec, engine)
+        entries = sorted(self.manifest.files.items())
+        content = hashlib.sha256("".join(f"{path} {entry.sha256}" for path, entry in entries).encode()).hexdigest()
+        size = sum(entry.bytes for _, entry in entries)
+        return GraphFile(name, self.file(spec.file), spec, engine, content, size)
 
     def null_context(self) -> QualityContext:
         """The trained constant that stands for "nothing known about the quality".

@@ -1,9 +1,11 @@
-"""The graphs of a bundle on a backend: loaded when first needed, run by name, closed together."""
+"""The graphs of a bundle on a backend: loaded when first needed, shared between sessions, run by name."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -15,13 +17,34 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uare_rt.backends.base import Backend, Executable
-    from uare_rt.bundle import Bundle
+    from uare_rt.bundle import Bundle, GraphFile
 
 __all__ = ["Executables"]
+
+_HELD = 2  # graphs with constants that a session keeps: the one in use, and the one before it
+
+
+class _Shared:
+    """One loaded graph and the sessions that use it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend  # kept, so that its identity is not given to another
+        self.lock = threading.Lock()
+        self.executable: Executable | None = None
+        self.users = 0
+
+
+# What a session has loaded: by name and hash of constants, the key in the registry and the graph.
+_Loaded: TypeAlias = "dict[tuple[str, str], tuple[tuple[object, ...], Executable]]"
+_registry: dict[tuple[object, ...], _Shared] = {}
+_registry_lock = threading.RLock()  # a finalizer may need it while its own thread has it
 
 
 class Executables:
     """Loads and runs graphs; may be used from several threads at once.
+
+    Sessions in one process that load the same graph on the same backend with as many threads share it, and so its
+    weights; it is closed with the last of them.
 
     Args:
         bundle: an opened bundle.
@@ -37,23 +60,40 @@ class Executables:
             raise UsageError(f"threads is {threads}, but must be at least 1")
         self._bundle, self._backend, self._threads = bundle, backend, threads
         self._lock = threading.Lock()
-        self._loaded: dict[str, Executable] = {}
+        self._loaded: _Loaded = {}
         self._closed = False
+        # A session that is dropped rather than closed leaves the registry too.
+        weakref.finalize(self, _release_all, self._loaded, close=False).atexit = False
 
     @property
     def backend(self) -> str:
         """Name of the backend."""
         return self._backend.name
 
-    def run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    @property
+    def worth_constants(self) -> int | None:
+        """Pixels from which constants pay; see ``Backend.worth_constants``."""
+        return self._backend.worth_constants
+
+    def run(
+        self,
+        name: str,
+        inputs: Mapping[str, NDArray[Any]],
+        constants: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """Run a graph on named arrays.
+
+        Args:
+            name: of the graph.
+            inputs: its inputs.
+            constants: inputs to make constants of the graph, which is loaded once more for their values.
 
         Raises:
             BackendError: it failed, or gave NaN or infinity.
             BundleError: the bundle has no such graph.
             UsageError: it was closed.
         """
-        outputs = self._executable(name).run(inputs)
+        outputs = self._executable(name, constants or {}).run(inputs)
         for key, value in outputs.items():
             if not np.isfinite(value).all():
                 raise BackendError(
@@ -66,15 +106,62 @@ class Executables:
         """Give back the memory of the graphs. Runs that are under way finish; later ones fail."""
         with self._lock:
             self._closed = True
-            loaded = list(self._loaded.values())
-            self._loaded.clear()
-        for executable in loaded:
-            executable.close()
+            _release_all(self._loaded, close=True)
 
-    def _executable(self, name: str) -> Executable:
+    def _executable(self, name: str, constants: Mapping[str, NDArray[np.float32]]) -> Executable:
+        place = (name, _digest(constants))
         with self._lock:
             if self._closed:
                 raise UsageError("the session is closed; load the bundle again")
-            if name not in self._loaded:
-                self._loaded[name] = self._backend.load(self._bundle.graph(name), threads=self._threads)
-            return self._loaded[name]
+            if place in self._loaded:
+                found = self._loaded[place] = self._loaded.pop(place)  # last in order: used last
+                return found[1]
+            graph = self._bundle.graph(name)._replace(constants=constants)
+            key = (id(self._backend), graph.path.resolve(), graph.content, self._threads, *place)
+            executable = _acquire(key, self._backend, graph, self._threads)
+            self._loaded[place] = (key, executable)
+            held = [at for at in self._loaded if at[1]]
+            for old in held[:-_HELD]:
+                # Another thread may be about to run it: it ends with its last reference.
+                _release(self._loaded.pop(old)[0], close=False)
+            return executable
+
+
+def _digest(constants: Mapping[str, NDArray[np.float32]]) -> str:
+    if not constants:
+        return ""
+    digest = hashlib.sha256()
+    for name, value in constants.items():
+        digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _acquire(key: tuple[object, ...], backend: Backend, graph: GraphFile, threads: int | None) -> Executable:
+    with _registry_lock:
+        shared = _registry.setdefault(key, _Shared(backend))
+        shared.users += 1
+    try:
+        with shared.lock:
+            if shared.executable is None:
+                shared.executable = backend.load(graph, threads=threads)
+            return shared.executable
+    except BaseException:
+        _release(key, close=False)
+        raise
+
+
+def _release_all(loaded: _Loaded, *, close: bool) -> None:
+    for key, _ in loaded.values():
+        _release(key, close=close)
+    loaded.clear()
+
+
+def _release(key: tuple[object, ...], *, close: bool) -> None:
+    with _registry_lock:
+        shared = _registry[key]
+        shared.users -= 1
+        if shared.users:
+            return
+        del _registry[key]
+    if close and shared.executable is not None:
+        shared.executable.close()

@@ -64,9 +64,12 @@ def to_unit(samples: NDArray[Any]) -> NDArray[np.float32]:
     return unit
 
 
-def from_unit(values: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:
-    """Float32 values as samples of a type, clipped to [0, 1] and rounded to nearest, same shape."""
-    clipped = np.clip(values, 0.0, 1.0)
+def from_unit(values: NDArray[np.float32], dtype: DTypeLike, *, in_place: bool = False) -> NDArray[Any]:
+    """Float32 values as samples of a type, clipped to [0, 1] and rounded to nearest, same shape.
+
+    ``in_place`` works in the memory of ``values``, which then hold something else.
+    """
+    clipped = np.clip(values, 0.0, 1.0, out=values if in_place else None)
     target = np.dtype(dtype)
     if target == np.float32:
         return clipped

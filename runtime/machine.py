@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import sys
 from pathlib import Path
 
-__all__ = ["available_cores", "available_memory", "total_memory"]
+__all__ = ["available_cores", "available_memory", "cpu_model", "total_memory"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPU = Path("/sys/devices/system/cpu")
@@ -24,6 +25,15 @@ def available_cores() -> int:
         cores = os.cpu_count() or 1
     quota = _cpu_quota()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def cpu_model() -> str:
+    """The processor's name, or its architecture where the system does not say."""
+    for line in (_read(_PROC / "cpuinfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def total_memory() -> int | None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uare_rt.errors import BundleError
+from uare_rt.protobuf import fields, submessages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -45,8 +46,8 @@ def nonfinite_weights(model: Path, locate: Callable[[str], Path]) -> str | None:
     mapped: dict[str, NDArray[np.uint8]] = {}
     try:
         data = memoryview(model.read_bytes())
-        for graph in _submessages(data, _MODEL_GRAPH):
-            for tensor in _submessages(graph, _GRAPH_INITIALIZER):
+        for graph in submessages(data, _MODEL_GRAPH):
+            for tensor in submessages(graph, _GRAPH_INITIALIZER):
                 name, bad = _check(tensor, mapped, locate)
                 if bad:
                     return name
@@ -59,7 +60,7 @@ def _check(tensor: memoryview, mapped: dict[str, NDArray[np.uint8]], locate: Cal
     kind, name = 0, ""
     content: memoryview | NDArray[np.uint8] | bytes = b""
     external: dict[str, str] = {}
-    for number, value in _fields(tensor):
+    for number, value in fields(tensor):
         if number == _TENSOR_TYPE and isinstance(value, int):
             kind = value
         elif isinstance(value, memoryview):
@@ -68,7 +69,7 @@ def _check(tensor: memoryview, mapped: dict[str, NDArray[np.uint8]], locate: Cal
             elif number in (_TENSOR_RAW, _TENSOR_FLOATS):
                 content = value
             elif number == _TENSOR_EXTERNAL:
-                pair = {n: str(v, "utf-8") for n, v in _fields(value) if isinstance(v, memoryview)}
+                pair = {n: str(v, "utf-8") for n, v in fields(value) if isinstance(v, memoryview)}
                 external[pair.get(1, "")] = pair.get(2, "")
     if kind not in _EXPONENT:
         return name, False
@@ -82,39 +83,3 @@ def _check(tensor: memoryview, mapped: dict[str, NDArray[np.uint8]], locate: Cal
     width, mask = _EXPONENT[kind]
     bits = np.frombuffer(content, dtype=width)
     return name, bool(((bits & width(mask)) == mask).any())
-
-
-def _submessages(data: memoryview, wanted: int) -> Iterator[memoryview]:
-    for number, value in _fields(data):
-        if number == wanted and isinstance(value, memoryview):
-            yield value
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-        elif wire == 2:
-            length, at = _varint(data, at)
-            if at + length > len(data):
-                raise ValueError("it is cut short")
-            yield number, data[at : at + length]
-            at += length
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"unknown wire type {wire}")
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at

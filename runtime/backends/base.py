@@ -64,6 +64,11 @@ class Backend(Protocol):
         """As in ``uare_rt.load(backend=...)``."""
         ...
 
+    @property
+    def worth_constants(self) -> int | None:
+        """Pixels from which it pays to load a graph once more with its quality context as a constant; None: never."""
+        ...
+
     def probe(self) -> Capability:
         """Whether this machine can run it, and why not. Never raises."""
         ...
@@ -72,7 +77,7 @@ class Backend(Protocol):
         """Load a graph of a bundle.
 
         Args:
-            graph: its name, file and description.
+            graph: its name, file and description; with constants only where ``worth_constants`` is a number.
             threads: processor threads for one run; None takes all cores this process may use.
 
         Raises:

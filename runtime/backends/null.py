@@ -24,6 +24,7 @@ class NullBackend:
     """Restores a frame to itself (pixels repeated for scales above 1); assesses everything as undecided."""
 
     name = "null"
+    worth_constants = None
 
     def probe(self) -> Capability:
         """Always available."""

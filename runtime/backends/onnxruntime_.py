@@ -1,14 +1,22 @@
-"""ONNX Runtime: the CPU default, and its CUDA and TensorRT execution providers where installed."""
+"""ONNX Runtime: the CPU default, and its CUDA and TensorRT execution providers where installed.
+
+Optimising a graph for a processor takes longer than most runs of it, so the result is kept in the user's cache.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uare_rt.backends.base import Capability, one_line
+from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
+from uare_rt.constants import with_constants
 from uare_rt.errors import BackendError, BackendUnavailableError
-from uare_rt.machine import available_cores
+from uare_rt.machine import available_cores, cpu_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +29,7 @@ __all__ = ["OnnxRuntimeBackend"]
 
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
+_WORTH_CONSTANTS = 1 << 19  # pixels per core
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,22 @@ class OnnxRuntimeBackend:
         device = "CPU" if self.provider == _CPU else "GPU"
         return Capability(self.name, True, f"{self.provider} on {device}", ort.__version__, (device,))
 
+    @property
+    def worth_constants(self) -> int | None:
+        """On the CPU a megapixel or so; see ``Backend.worth_constants``."""
+        return _WORTH_CONSTANTS * available_cores() if self.provider == _CPU else None
+
     def load(self, graph: GraphFile, *, threads: int | None) -> _Session:
         """Load a graph; see ``Backend.load``."""
         ort = _import()
         providers = [self.provider] if self.provider == _CPU else [self.provider, _CPU]
         try:
-            session = ort.InferenceSession(str(graph.path), _options(ort, threads), providers=providers)
+            if graph.constants:
+                session = _constant_session(ort, graph, threads, providers)
+            elif self.provider == _CPU and graph.content is not None and graph.size <= MOST_KEPT:
+                session = _kept_session(ort, graph, threads, providers)
+            else:
+                session = ort.InferenceSession(str(graph.path), _options(ort, threads), providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             raise BackendError(
                 f"{self.name} cannot load graph {graph.name!r} ({graph.path}): {one_line(error)}"
@@ -84,6 +103,40 @@ class _Session:
 
     def close(self) -> None:
         self._session = None
+
+
+def _constant_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:
+    options = _options(ort, threads)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.path.parent))
+    model = with_constants(graph.path.read_bytes(), graph.constants)
+    return ort.InferenceSession(model, options, providers=providers)
+
+
+def _kept_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:
+    """A session of the optimised graph in the cache; the first one puts it there."""
+    facts = {
+        "onnx": hashlib.sha256(graph.path.read_bytes()).hexdigest(),
+        "bundle": graph.content,
+        "backend": f"onnxruntime {ort.__version__}",
+        "processor": cpu_model(),
+    }
+    first = None
+
+    def optimise() -> bytes:
+        nonlocal first
+        with tempfile.TemporaryDirectory() as folder:
+            options = _options(ort, threads)
+            options.optimized_model_filepath = str(Path(folder, "graph.ort"))
+            options.add_session_config_entry("session.save_model_format", "ORT")
+            first = ort.InferenceSession(str(graph.path), options, providers=providers)
+            return Path(options.optimized_model_filepath).read_bytes()
+
+    content = EngineCache(graph_directory(), most=KEPT_GRAPHS, quiet=True).get(engine_key(facts), optimise)
+    if first is not None:
+        return first
+    options = _options(ort, threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(content, options, providers=providers)
 
 
 def _options(ort: Any, threads: int | None) -> Any:

@@ -50,6 +50,9 @@ class TensorRtBackend:
     rebuild: bool = True
     driver: Driver | None = None
 
+    # Compiling an engine takes minutes.
+    worth_constants = None
+
     def probe(self) -> Capability:
         """Whether the module and a CUDA device are here."""
         try:

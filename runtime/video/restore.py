@@ -197,7 +197,9 @@ class Run:
         self._writer = writer
         self._options = options
         self._planner = FramePlanner(session, float(reader.info.rate), options)
-        self._restorer = FrameRestorer(session, scale=scale, strength=strength, verify=options.verify)
+        self._restorer = FrameRestorer(
+            session, scale=scale, strength=strength, verify=options.verify, together=options.assess_every
+        )
         self._piece: int | None = None
         self._after: int | None = None
         self._resumed = 0

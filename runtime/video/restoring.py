@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from uare_rt.frames import from_unit, to_unit
+from uare_rt.video.following import STEADY, Follower
 from uare_rt.video.frames import Frame
-from uare_rt.video.regions import FEATHER
+from uare_rt.video.regions import FEATHER, Box
 from uare_rt.video.verifying import complaint
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from uare_rt.session import Session
     from uare_rt.video.frames import Pixels
     from uare_rt.video.planning import Plan
-    from uare_rt.video.regions import Box
 
 __all__ = ["Counts", "FrameRestorer"]
 
@@ -61,16 +60,18 @@ class FrameRestorer:
         scale: of the result.
         strength: 0 (leave as is) to 1.
         verify: keep the original where the result is worse.
+        together: frames that are restored with one context.
     """
 
-    def __init__(self, session: Session, *, scale: int, strength: float, verify: bool) -> None:
+    def __init__(self, session: Session, *, scale: int, strength: float, verify: bool, together: int) -> None:
         self._session = session
         self._scale = scale
         self._strength = strength
         self._verify = verify
-        self._grid = session.manifest.tiling.grid
+        self._together = together
+        self._follower = Follower(scale)
         self._computed: Pixels | None = None
-        self._shown: Pixels | None = None
+        self._followed: Pixels | None = None
         self._keeping = False
         self.counts = Counts()
 
@@ -92,20 +93,15 @@ class FrameRestorer:
             shown = self.original(plan)
             if assessed is not None:
                 self._note_scores(assessed.score, assessed.score)
-        elif plan.repeats and self._shown is not None and assessed is None:
-            counts.repeated += 1
-            counts.kept += self._keeping
-            shown = self._shown
         elif self._keeping and assessed is None:
             counts.kept += 1
             self._computed = None
             shown = self.original(plan)
         else:
-            before = self._computed
-            shown = self._computed = self._compute(plan)
-            counts.repeated += before is not None and shown is before
-            if before is None or shown is not before:
-                counts.tiles_computed += tiles[1] if before is not None or plan.boxes is None else tiles[0]
+            whole = self._computed is None or plan.boxes is None
+            counts.repeated += not whole and plan.repeats
+            counts.tiles_computed += tiles[0] if whole else tiles[1]
+            shown = self._followed = self._compute(plan)
             if assessed is not None:
                 shown = self._judged(plan, shown, assessed.score, seconds)
         self._shown = shown
@@ -115,16 +111,16 @@ class FrameRestorer:
         """What is remembered, for a checkpoint."""
         return {
             "computed": self._computed,
-            "shown": self._shown if self._shown is not self._computed else None,
+            "followed": self._followed if self._computed is not None else None,
             "keeping": self._keeping,
             "counts": {name: list(v) if isinstance(v, list) else v for name, v in vars(self.counts).items()},
+            **{f"follower.{name}": value for name, value in self._follower.state().items()},
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._computed = state["computed"]
-        self._shown = state["shown"] if state["shown"] is not None else self._computed
-        self._keeping = state["keeping"]
+        self._computed, self._followed, self._keeping = state["computed"], state["followed"], state["keeping"]
+        self._follower.restore({n.partition(".")[2]: v for n, v in state.items() if n.startswith("follower.")})
         self.counts = Counts(**state["counts"])
         self.counts.complaints = [(float(seconds), str(why)) for seconds, why in self.counts.complaints]
 
@@ -152,65 +148,69 @@ class FrameRestorer:
         return self._run(pixels, plan, strength=0.0)
 
     def _compute(self, plan: Plan) -> Pixels:
-        pixels, before = plan.frame.pixels, self._computed
-        if before is None or (plan.boxes is None and plan.weights is None):
-            return self._run(pixels, plan, strength=self._strength)
-        if plan.boxes is None:
-            new = self._run(pixels, plan, strength=self._strength)
-            self._blend(new, before, new, np.s_[:, :], self._spread(plan.weights, new.shape[:2]))
-            return new
-        if not plan.boxes:
+        pixels, base, before, follower = plan.frame.pixels, self._computed, self._followed, self._follower
+        if base is None or before is None or (plan.boxes is None and plan.weights is None):
+            self._computed = self._run(pixels, plan, strength=self._strength)
+            follower.begin(pixels)
+            return self._computed
+        height, width = pixels.shape[:2]
+        boxes = plan.boxes if plan.boxes is not None else (Box(0, height, 0, width),)
+        if boxes:
+            base = self._computed = base.copy()
+            for box in boxes:
+                self._paste(base, before, box, plan)
+        elif plan.exact and follower.still:
             return before
-        out: Pixels = before.copy()
-        for box in plan.boxes:
-            self._paste(out, before, box, plan)
-        return out
+        follower.advance(pixels, [box.there() for box in boxes])
+        return follower.add(base)
 
-    def _paste(self, out: Pixels, before: Pixels, box: Box, plan: Plan) -> None:
-        """Compute one part and put it into ``out``."""
+    def _paste(self, base: Pixels, before: Pixels, box: Box, plan: Plan) -> None:
+        """Compute one part and put it into ``base``, blended with what was shown ``before``."""
         pixels, scale = plan.frame.pixels, self._scale
         height, width = pixels.shape[:2]
-        read = box.read(height, width, self._grid)
-        new = self._run(pixels[read.top : read.bottom, read.left : read.right], plan, strength=self._strength)
-        rows = slice((box.top - read.top) * scale, (box.bottom - read.top) * scale)
-        columns = slice((box.left - read.left) * scale, (box.right - read.left) * scale)
-        there = np.s_[box.top * scale : box.bottom * scale, box.left * scale : box.right * scale]
-        size = ((box.bottom - box.top) * scale, (box.right - box.left) * scale)
+        read = box.read(height, width)
+        new = self._run(pixels[read.there()], plan, strength=self._strength)
+        inside = Box(box.top - read.top, box.bottom - read.top, box.left - read.left, box.right - read.left)
+        size = (box.bottom - box.top, box.right - box.left)
         weights = np.ones(size, np.float32)
         if plan.weights is not None:
             blocks = plan.weights[box.top // _BLOCK : -(-box.bottom // _BLOCK), box.left // _BLOCK :]
-            weights = self._spread(blocks[:, : -(-(box.right - box.left) // _BLOCK)], size)
-        weights *= _ramp(size[0], box.top > 0, box.bottom < height, scale)[:, None]
-        weights *= _ramp(size[1], box.left > 0, box.right < width, scale)[None, :]
-        self._blend(out, before, new[rows, columns], there, weights)
-
-    def _blend(
-        self, out: Pixels, before: Pixels, new: Pixels, there: tuple[slice, slice], weights: NDArray[np.float32]
-    ) -> None:
-        old = to_unit(before[there])
-        out[there] = from_unit(old + weights[..., None] * (to_unit(new) - old), out.dtype)
-
-    def _spread(self, blocks: NDArray[np.float32] | None, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Weights of blocks as weights of px, smooth in between."""
-        if blocks is None:
-            return np.ones(size, np.float32)
-        side = _BLOCK * self._scale
-        rows, columns = blocks.shape
-        image = Image.fromarray(blocks).resize((columns * side, rows * side), Image.Resampling.BILINEAR)
-        weights: NDArray[np.float32] = np.array(image, np.float32)
-        return weights[: size[0], : size[1]]
+            weights = _spread(blocks[:, : -(-size[1] // _BLOCK)], size)
+        weights *= _ramp(size[0], box.top > 0, box.bottom < height)[:, None]
+        weights *= _ramp(size[1], box.left > 0, box.right < width)[None, :]
+        there = box.there(scale)
+        answer = np.subtract(new[inside.there(scale)], before[there], dtype=np.float32)
+        self._follower.measure(box.there(), pixels, answer, weights <= STEADY)
+        enlarged = weights.repeat(scale, 0).repeat(scale, 1) if scale > 1 else weights
+        answer *= enlarged[..., None]
+        answer += before[there]
+        base[there] = np.rint(np.clip(answer, 0, np.iinfo(base.dtype).max)).astype(base.dtype)
+        self._follower.settle(box.there(), pixels, weights)
 
     def _run(self, pixels: Pixels, plan: Plan, *, strength: float) -> Pixels:
+        whole = plan.frame.pixels.shape[0] * plan.frame.pixels.shape[1]
         restored: Pixels = self._session.restore(
-            pixels, scale=self._scale, strength=strength, context=plan.guide.context
+            pixels,
+            scale=self._scale,
+            strength=strength,
+            context=plan.guide.context,
+            ahead=self._together * whole,
         ).image
         return restored
 
 
-def _ramp(length: int, start: bool, end: bool, scale: int) -> NDArray[np.float32]:
+def _spread(blocks: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Weights of blocks as weights of px, smooth in between."""
+    rows, columns = blocks.shape
+    image = Image.fromarray(blocks).resize((columns * _BLOCK, rows * _BLOCK), Image.Resampling.BILINEAR)
+    weights: NDArray[np.float32] = np.array(image, np.float32)
+    return weights[: size[0], : size[1]]
+
+
+def _ramp(length: int, start: bool, end: bool) -> NDArray[np.float32]:
     """Weights along one axis that rise from the edges inside the frame."""
     weights = np.ones(length, np.float32)
-    width = min(FEATHER * scale, length // 2)
+    width = min(FEATHER, length // 2)
     rising = (np.arange(width, dtype=np.float32) + 0.5) / max(width, 1)
     if start:
         weights[:width] = rising

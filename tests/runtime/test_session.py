@@ -238,6 +238,7 @@ class Broken:
     """A backend whose graphs give NaN, as graphs with damaged weights do."""
 
     name = "broken"
+    worth_constants = None
 
     def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
         from uare_rt.backends.null import NullBackend
@@ -278,6 +279,7 @@ class Drifting:
     """A backend whose every run is brighter than the last: an extreme of tiles that do not agree."""
 
     name = "drifting"
+    worth_constants = None
 
     def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
         class Brighter:

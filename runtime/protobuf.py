@@ -1,0 +1,75 @@
+"""Protocol buffers as far as ONNX files need them, without the packages that are not in the base install.
+
+A message is a run of fields, each a number and a value. Only what comes in ONNX files is read: whole numbers, and
+bytes (texts, nested messages, packed arrays); numbers of fixed width are passed over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["fields", "packed", "submessages"]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """The fields of a message in order: their numbers, and whole numbers or bytes.
+
+    Raises:
+        IndexError: the message is cut short.
+        ValueError: it is cut short, or no message.
+    """
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+        elif wire == _BYTES:
+            length, at = _varint(data, at)
+            if at + length > len(data):
+                raise ValueError("it is cut short")
+            yield number, data[at : at + length]
+            at += length
+        elif wire in (_FIXED64, _FIXED32):
+            at += 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError(f"unknown wire type {wire}")
+
+
+def submessages(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The values of all fields of one number that hold bytes."""
+    for number, value in fields(data):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def packed(number: int, value: int | bytes | memoryview) -> bytes:
+    """One field as it stands in a message: a whole number from 0, or bytes."""
+    if isinstance(value, int):
+        return _packed_varint(number << 3 | _VARINT) + _packed_varint(value)
+    return b"".join((_packed_varint(number << 3 | _BYTES), _packed_varint(len(value)), value))
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _packed_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
