@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from uare_rt.video.following import STEADY
 from uare_rt.video.regions import CELL, Box, grown
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _QUIET = 20  # percentile of blocks whose change is taken for noise
 _MOST_NOISE = 6.0  # levels of 255; above it, change cannot be told from noise and everything counts
 _LEAST_MEAN, _LEAST_TEXTURE = 3.0, 4.0  # levels of 255: what a codec's own residue moves, which nobody sees
 _STRONG = 4  # times the threshold: change that counts in a single block too; less needs a neighbour
-_STEADY = 0.35  # weight of a new result where the picture stands still
 _TILE = 8  # cells along the side of what is refreshed at once
 
 
@@ -67,14 +67,14 @@ class ChangeDetector:
         shift = np.abs(_means(frame) - self._means).max(axis=2)
         if not texture.any() and np.array_equal(frame, self._reference):
             self._stale[:] = False
-            still = np.full(texture.shape, _STEADY, np.float32)
+            still = np.full(texture.shape, STEADY, np.float32)
             return Change(np.zeros(self._stale.shape, np.bool_), still, exact=True)
         noise = min(float(np.percentile(texture, _QUIET)), _MOST_NOISE)
         strength = np.maximum(shift / (_LEAST_MEAN + 0.47 * noise), texture / (_LEAST_TEXTURE + 1.35 * noise))
         moved = strength > 1
         moved &= _has_neighbour(moved) | (strength > _STRONG)
         around = grown(moved)
-        weights = np.where(around, np.float32(1), np.float32(_STEADY))
+        weights = np.where(around, np.float32(1), np.float32(STEADY))
         self._stale = _to_cells((shift > 0) | (texture > 0))
         return Change(self._due(_to_cells(moved)), weights, exact=False)
 

@@ -34,6 +34,7 @@ class Plan:
         boxes: parts to compute; None computes all of it, none at all repeats the result before.
         weights: float32, per block of 8 px the weight of a new result against the one before; None takes the new one.
         leave: the frame is good as it is.
+        exact: the frame is the very one that the result before was computed from.
     """
 
     frame: Frame
@@ -41,6 +42,7 @@ class Plan:
     boxes: tuple[Box, ...] | None
     weights: NDArray[np.float32] | None
     leave: bool = False
+    exact: bool = False
 
     @property
     def repeats(self) -> bool:
@@ -52,13 +54,12 @@ class FramePlanner:
     """Plans frame after frame.
 
     Args:
-        session: assesses frames and knows the model's tiling.
+        session: assesses frames.
         rate: frames per second.
         options: what the caller asked for.
     """
 
     def __init__(self, session: Session, rate: float, options: VideoOptions) -> None:
-        self._tiling = session.manifest.tiling
         self._tracker = ContextTracker(session, every=options.assess_every)
         self._changes = ChangeDetector(max(2, round(rate * _REFRESH_SECONDS)))
         self._reuse = options.reuse
@@ -74,7 +75,7 @@ class FramePlanner:
         """Plan the next frame."""
         change = self._changes.compare(frame.pixels)
         if change is not None and change.exact and self._reuse and self._last is not None:
-            return Plan(frame, self._last._replace(assessment=None, cut=False), (), None)
+            return Plan(frame, self._last._replace(assessment=None, cut=False), (), None, exact=True)
         guide = self._tracker.follow(frame.pixels)
         context_kept = self._last is not None and guide.context is self._last.context
         self._last = guide
@@ -85,7 +86,7 @@ class FramePlanner:
             self._changes.computed(frame.pixels, None)
             return Plan(frame, guide, None, None)
         height, width = frame.pixels.shape[:2]
-        boxes = plan_boxes(change.cells, height, width, self._tiling) if self._reuse else None
+        boxes = plan_boxes(change.cells, height, width) if self._reuse else None
         self._changes.computed(frame.pixels, boxes)
         return Plan(frame, guide, boxes, change.weights)
 

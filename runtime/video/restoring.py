@@ -104,7 +104,6 @@ class FrameRestorer:
             shown = self._followed = self._compute(plan)
             if assessed is not None:
                 shown = self._judged(plan, shown, assessed.score, seconds)
-        self._shown = shown
         return Frame(shown, plan.frame.pts, plan.frame.duration)
 
     def state(self) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from PIL import Image
 from video_clips import FakeSession, make_clip, picture, read_frames, read_packets, tone
 
 from uare_rt.errors import InputError, UsageError
-from uare_rt.manifest import Tiling
 from uare_rt.quality import Assessment
 from uare_rt.session import Restored
 from uare_rt.video import RawFormat, VideoOptions, restore_video
@@ -59,14 +58,14 @@ class Area(FakeSession):
 @given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans()))
 def test_boxes_cover_every_marked_cell(mask: np.ndarray) -> None:
     height, width = mask.shape[0] * CELL - 5, mask.shape[1] * CELL - 3
-    boxes = plan_boxes(mask, height, width, Tiling(multiple=16, grid=64, before=8, after=71, bytes_per_pixel=8))
+    boxes = plan_boxes(mask, height, width)
     if boxes is None:
         return
     covered = np.zeros((height, width), bool)
     for box in boxes:
         covered[box.top : box.bottom, box.left : box.right] = True
-        read = box.read(height, width, 64)
-        assert read.top % 64 == read.left % 64 == 0
+        read = box.read(height, width)
+        assert read.top % CELL == read.left % CELL == 0
         assert read.top <= box.top <= box.bottom <= read.bottom <= height
         assert read.left <= box.left <= box.right <= read.right <= width
     assert covered[mask.repeat(CELL, 0).repeat(CELL, 1)[:height, :width]].all()
