@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["AvSource"]
 
 _OPEN_SECONDS, _READ_SECONDS = 10.0, 5.0
-# Frames are wanted when they arrive, not when a buffer against jitter is full.
-_LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay"}
+# Frames are wanted when they arrive: what came while the stream was examined (for 1 s at most) is not played late.
+_LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000"}
 _RTSP = {"rtsp_transport": "tcp"}
 _BACKLOG = 0.5  # seconds a file may lag behind its own clock before the clock is set back
 
