@@ -192,10 +192,19 @@ def _from_pillow(file: BinaryIO, path: Path) -> Picture:
             raise
         except Exception as error:  # as above
             raise InputError(f"{path}: damaged or cut-off image ({error}); get a whole copy of the file") from error
-        frames = getattr(image, "n_frames", 1)
+        frames = _picture_count(image)
         if kind != "MPO" and frames > 1:  # an MPO holds previews of the same picture
             LOGGER.warning("%s: only the first of %d pictures is used", path, frames)
         return _converted(image, exif, path)
+
+
+def _picture_count(image: Image.Image) -> int:
+    """Pictures in the file; 1 where what follows the first one is damaged."""
+    try:
+        with relaxed_pillow():  # it reads the directories of further pages, and warns
+            return int(getattr(image, "n_frames", 1))
+    except Exception:  # as above: the first picture is whole all the same
+        return 1
 
 
 def _available() -> list[str]:
