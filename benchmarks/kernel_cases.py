@@ -198,8 +198,9 @@ def _gemm(tokens: int, width: int, inner: int, bits: int) -> Case:
         if bits == 8:
             weight, scale = _bytes(device, inner, width).view(torch.int8), torch.rand(inner, device=device) / 1000
         else:
-            groups = -(-width // gemm.GROUP)
-            weight = _bytes(device, inner, width // 2)
+            size = min(gemm.GROUP, width + width % 2)
+            groups = -(-width // size)
+            weight = _bytes(device, inner, groups * size // 2)
             scale = (torch.rand(inner, groups, device=device) / 100).to(torch.bfloat16)
         return Made(
             lambda target, tile: gemm.run(x, weight, scale, bias, target=target, tile=tile),

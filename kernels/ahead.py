@@ -81,7 +81,7 @@ def build(variant: Variant, target: str) -> Compiled:
     wide = [["tt.divisibility", 16]]
     hints = {(i,): wide for i, name in enumerate(names) if types[name][0] == "*" or name in variant.whole}
     source = ASTSource(variant.kernel, types, constants, hints)
-    options = {**cut.options, "enable_fp_fusion": True}
+    options = cut.options
     try:
         compiled = triton.compile(source, target=GPUTarget("cuda", int(target[3:]), 32), options=options)
     except Exception as error:  # Triton's passes raise what they like

@@ -232,6 +232,7 @@ def run(
     check = Arguments("attention", q.device)
     check.tensor("q", q, (None, None, None, None), FLOATS)
     batch, heads, tokens, dim = q.shape
+    check.batch("q", batch)
     check.value("q's head dim", dim, dim in HEAD_DIMS, "a multiple of 8 from 8 to 128")
     kv_heads = k.shape[1] if k.ndim == 4 else 0
     check.value("k's head count", kv_heads, bool(kv_heads) and heads % kv_heads == 0, f"a divisor of q's {heads}")
@@ -274,7 +275,15 @@ def run(
     )  # fmt: skip
     if splits > 1:
         combine_kernel[(tokens, heads, batch)](
-            part_total, part_top, tokens, *out.stride()[:3], out, HEAD=dim, DIM=padded, SPLITS=splits, num_warps=1
+            part_total,
+            part_top,
+            tokens,
+            *out.stride()[:3],
+            out,
+            HEAD=dim,
+            DIM=padded,
+            SPLITS=splits,
+            **tuned(target, "attention.combine").options,
         )
     return out
 

@@ -151,6 +151,7 @@ def run(
     check = Arguments("attention int8", q.device)
     check.tensor("q", q, (None,) * 4, FLOATS)
     batch, heads, tokens, dim = q.shape
+    check.batch("q", batch)
     check.value("q's head dim", dim, dim in HEAD_DIMS, "a multiple of 8 from 8 to 128")
     kv_heads, keys = (k.shape[1], k.shape[2]) if k.ndim == 4 else (0, 0)
     check.value("k's head count", kv_heads, bool(kv_heads) and heads % kv_heads == 0, f"a divisor of q's {heads}")
@@ -171,8 +172,10 @@ def run(
     levels = torch.empty(batch, kv_heads, keys, dim, dtype=torch.int8, device=q.device)
     scales = torch.empty(batch, kv_heads, blocks, dtype=torch.float32, device=q.device)
     steps = k.stride()[:3]
-    key_mean_kernel[(kv_heads, batch)](k, keys, *steps, mean, **sizes, BLOCK=KEY_BLOCK)
-    quantise_keys_kernel[(blocks, kv_heads, batch)](k, mean, keys, *steps, levels, scales, **sizes, BLOCK=KEY_BLOCK)
+    first = tuned(target, "attention.keys")
+    options = {**sizes, **first.blocks, **first.options}
+    key_mean_kernel[(kv_heads, batch)](k, keys, *steps, mean, **options)
+    quantise_keys_kernel[(blocks, kv_heads, batch)](k, mean, keys, *steps, levels, scales, **options)
     attention_int8_kernel[(cdiv(tokens * groups, tile.blocks["BLOCK_M"]), kv_heads, batch)](
         q, levels, scales, v, scales if ranges is None else ranges, tokens, keys, dim**-0.5 * _LOG2E, *q.stride()[:3],
         *v.stride()[:3], *out.stride()[:3], out, GROUPS=groups, RANGED=ranges is not None, **sizes, **tile.blocks,

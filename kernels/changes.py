@@ -138,7 +138,7 @@ def run(
         before, after, before.stride(0), after.stride(0), height, width, across, scores, **tile.blocks, **tile.options
     )
     flag_kernel[(count,)](scores, tiles, across, threshold, flags, **tile.blocks, **tile.options)
-    list_kernel[(1,)](flags, count, listed, length, TILES=power_of_two(count), num_warps=4)
+    list_kernel[(1,)](flags, count, listed, length, TILES=power_of_two(count), **tuned(target, "changes.list").options)
     return listed, length
 
 

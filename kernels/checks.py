@@ -14,10 +14,19 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["FLOATS", "HALVES", "Arguments"]
+__all__ = ["AXIS", "FLOATS", "HALVES", "LARGEST", "Arguments", "reach"]
 
 HALVES = (torch.float16, torch.bfloat16)
 FLOATS = (*HALVES, torch.float32)
+LARGEST = 2**31 - 1  # elements that kernels count in 32 bits
+AXIS = 65535  # programs along the second and third axis of a grid
+
+
+def reach(tensor: Tensor) -> int:
+    """Elements from a tensor's first to its last in memory, gaps included."""
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 class Arguments:
@@ -87,3 +96,20 @@ class Arguments:
             self.value(f"{name}'s stride", tensor.stride(), tensor.is_contiguous(), "that of a contiguous tensor")
         elif tensor.ndim and tensor.shape[-1] > 1:
             self.value(f"{name}'s stride", tensor.stride(), tensor.stride(-1) == 1, "1 along the last axis")
+        self.count(f"{name}'s reach in memory", reach(tensor))
+
+    def count(self, name: str, elements: int) -> None:
+        """Refuse more elements than a kernel counts.
+
+        Raises:
+            UsageError: naming them.
+        """
+        self.value(name, elements, elements <= LARGEST, f"at most {LARGEST} elements")
+
+    def batch(self, name: str, size: int) -> None:
+        """Refuse a batch that is longer than an axis of a grid.
+
+        Raises:
+            UsageError: naming it.
+        """
+        self.value(f"{name}'s batch", size, size <= AXIS, f"at most {AXIS}")

@@ -1,38 +1,30 @@
 """The one place where callers meet the kernels: Triton on a GPU, plain torch elsewhere, chosen and reported.
 
-`UARE_KERNELS` decides: ``auto`` (the default) takes Triton for CUDA tensors on a GPU that has tiles, ``reference``
-never does, ``triton`` insists and fails where it cannot (on CPU tensors it needs Triton's interpreter,
-``TRITON_INTERPRET=1``). Whatever is not taken by Triton goes the torch way with a reason; `report` tells both, with
-counts.
-
+How it is chosen is in `uare_rt.kernels.choice`; `report` tells which way devices and calls go, with reasons and counts.
 Functions named after a part of the model return None where the caller's own torch code is to run.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-from collections import Counter
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from uare_rt.errors import BackendUnavailableError, UsageError
-from uare_rt.kernels.checks import FLOATS
+from uare_rt.errors import UsageError
+from uare_rt.kernels.checks import AXIS
+from uare_rt.kernels.choice import Choice, choose, decide, odd_type, setting, skipped, taken, using
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
 __all__ = [
     "OPERATORS",
-    "SETTING",
     "Choice",
     "attention",
     "call",
@@ -40,138 +32,23 @@ __all__ = [
     "guided_step",
     "layer",
     "linear",
-    "modulation",
+    "modulated_conv",
     "report",
+    "unfit_head",
     "using",
 ]
 
-SETTING = "UARE_KERNELS"
-_WAYS = ("auto", "reference", "triton")
-_LOG = logging.getLogger(__name__)
 OPERATORS = (
     "attention", "changes", "emit", "flow_step", "gemm", "gemm_w8a8", "ingest", "modulated_conv", "modulation",
     "qk_rope", "routed_norm", "swiglu", "window_attention",
 )  # fmt: skip
 
-_forced: list[str] = []
-_taken: Counter[tuple[str, str, str]] = Counter()
 _ranges: Any = WeakIdKeyDictionary()  # mask -> its version and ranges
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which way tensors of one device go.
-
-    Attributes:
-        path: ``triton`` or ``reference``.
-        reason: why.
-        target: whose tiles Triton uses; empty for the reference.
-    """
-
-    path: str
-    reason: str
-    target: str = ""
-
-
-def _setting() -> str:
-    way = _forced[-1] if _forced else os.environ.get(SETTING, "auto")
-    if way not in _WAYS:
-        raise UsageError(f"{SETTING} is {way!r}, but must be one of {', '.join(_WAYS)}")
-    return way
-
-
-@contextmanager
-def using(way: str) -> Iterator[None]:
-    """Within the block, decide by ``way`` instead of the environment.
-
-    Raises:
-        UsageError: not one of ``auto``, ``reference`` and ``triton``.
-    """
-    _forced.append(way)
-    try:
-        _setting()
-        yield
-    finally:
-        _forced.pop()
-
-
-def choose(device: torch.device) -> Choice:
-    """Which way tensors on a device go, and why.
-
-    Raises:
-        UsageError: ``UARE_KERNELS`` has no such value.
-    """
-    return _choose(device.type, device.index or 0, _setting())
-
-
-@cache
-def _choose(kind: str, index: int, way: str) -> Choice:
-    from uare_rt.kernels.jit import interpreted, version
-
-    if way == "reference":
-        return Choice("reference", f"{SETTING}=reference")
-    if version() is None:
-        return Choice("reference", 'Triton is not installed (pip install "uare-rt[kernels]")')
-    if interpreted():
-        if kind == "cpu" and way == "triton":
-            return Choice("triton", "Triton's interpreter, on the CPU", "sm_87")
-        return Choice("reference", f"TRITON_INTERPRET=1 is used for CPU tensors with {SETTING}=triton only")
-    if kind != "cuda":
-        return Choice("reference", f"a {kind} tensor; Triton runs on CUDA devices")
-    return _gpu(*torch.cuda.get_device_capability(index))
-
-
-def _gpu(major: int, minor: int) -> Choice:
-    from uare_rt.kernels.jit import version
-    from uare_rt.kernels.tiles import TARGETS
-
-    target = f"sm_{major}{minor}"
-    if target not in TARGETS:
-        return Choice("reference", f"{target} has no tiles; known: {', '.join(TARGETS)}")
-    if (version() or (0, 0)) < (3, 6):
-        return Choice("reference", "Triton is older than 3.6")
-    return Choice("triton", f"CUDA device of {target}", target)
-
-
-def _decide(op: str, tensors: Sequence[Tensor], problem: str | None) -> Choice:
-    """The choice for one call, recorded."""
-    choice = choose(tensors[0].device)
-    if choice.path == "triton":
-        problem = problem or _unfit(tensors)
-        if problem:
-            choice = Choice("reference", problem)
-    if choice.path == "reference" and _setting() == "triton" and problem is None:
-        raise BackendUnavailableError(f"{SETTING}=triton, but {op} cannot use Triton: {choice.reason}")
-    key = (op, choice.path, choice.reason)
-    if key not in _taken:
-        _LOG.info("%s goes the %s way: %s", *key)
-    _taken[key] += 1
-    return choice
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[Any]:
     """Triton launches on the current device."""
     return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
-
-
-def _skipped(tensor: Tensor) -> bool:
-    """Whether the kernels are out of the question: the usual case on a CPU, decided before anything is imported.
-
-    While a graph is recorded they are, whatever the setting: it must hold plain operators.
-    """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return True
-    return tensor.device.type == "cpu" and _setting() != "triton"
-
-
-def _unfit(tensors: Sequence[Tensor]) -> str | None:
-    from uare_rt.kernels.jit import interpreted
-
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return "gradients are wanted; the kernels have none"
-    if interpreted() and any(tensor.dtype == torch.bfloat16 for tensor in tensors):
-        return "the interpreter is unreliable with bf16"
-    return None
 
 
 def call(op: str, *arguments: Any, **options: Any) -> Any:
@@ -190,7 +67,7 @@ def call(op: str, *arguments: Any, **options: Any) -> Any:
         raise UsageError(f"{op!r} is no operator; known: {', '.join(OPERATORS)}")
     module = import_module(f"uare_rt.kernels.{op}")
     tensors = [value for value in (*arguments, *options.values()) if isinstance(value, torch.Tensor)]
-    choice = _decide(op, tensors, None)
+    choice = decide(op, tensors)
     if choice.path == "triton":
         with _on(tensors[0]):
             return module.run(*arguments, **options, target=choice.target)
@@ -208,8 +85,9 @@ def attention(
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if _skipped(q):
+    if skipped(q):
         return None
+    q, k, v = (part if part.stride(-1) == 1 else part.contiguous() for part in (q, k, v))
     way = _attention_way("attention", (q, k, v), q.shape, past, mask)
     if way.choice.path == "reference":
         return None
@@ -239,10 +117,12 @@ def layer(
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if _skipped(x):
+    if skipped(x):
         return None
     dim = module.und.q_norm.weight.shape[0]
-    way = _attention_way("layer", (x, *module.parameters()), (x.shape[0], 0, x.shape[1], dim), past, mask)
+    problem = None if rope[0].ndim == 2 else "positions that differ between the entries of a batch"
+    tensors = (x, *module.parameters())
+    way = _attention_way("layer", tensors, (x.shape[0], 0, x.shape[1], dim), past, mask, problem)
     if way.choice.path == "reference":
         return None
     from uare_rt.kernels import layer as fused
@@ -263,10 +143,10 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if _skipped(x):
+    if skipped(x):
         return None
-    problem = None if x.dtype in FLOATS else f"{x.dtype} tensors"
-    choice = _decide("gemm", [x, weight, scale, *([] if bias is None else [bias])], problem)
+    own = [x] if bias is None else [x, bias]
+    choice = decide("gemm", [*own, weight, scale], odd_type(own))
     if choice.path == "reference":
         return None
     from uare_rt.kernels import gemm
@@ -275,30 +155,44 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
         return gemm.run(x, weight, scale, bias, target=choice.target)
 
 
-def modulation(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
-    """What follows a convolution of uare-nano's codec: ``leaky_relu((1 + scale) x + shift)``.
+def modulated_conv(conv: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
+    """A convolution of uare-nano's codec with its modulation: ``leaky_relu((1 + scale) conv(x) + shift)``.
+
+    A plain 3x3 convolution with channels last in memory is done in the same pass; any other stays torch's own, and its
+    output goes through one more pass.
 
     Args:
-        x: output of the convolution, [N, C, H, W], dense with channels first or last.
-        scale: [N or 1, C].
+        conv: a module that keeps height and width.
+        x: its input, [N, C, H, W].
+        scale: [N or 1, D, 1, 1] for its D output channels.
         shift: as scale.
 
     Returns:
-        As x, or None where the caller's own code is to run.
+        [N, D, H, W], or None where the caller's own code is to run.
 
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if _skipped(x):
+    if skipped(x):
         return None
-    problem = None if x.dtype in FLOATS else f"{x.dtype} tensors"
-    choice = _decide("modulation", (x, scale, shift), problem)
+    from uare_rt.kernels import modulated_conv as whole
+    from uare_rt.kernels import modulation as after
+
+    inside = whole.takes(conv, x)
+    tensors = (x, scale, shift, *conv.parameters())
+    problem = odd_type(tensors)
+    if x.shape[0] > AXIS:
+        problem = f"{x.shape[0]} pictures at once; the kernel takes {AXIS}"
+    elif not inside and scale.shape[1] > after.MAX_CHANNELS:
+        problem = f"{scale.shape[1]} channels; the kernel takes {after.MAX_CHANNELS}"
+    choice = decide("modulated_conv" if inside else "modulation", tensors, problem)
     if choice.path == "reference":
         return None
-    from uare_rt.kernels import modulation as fused
-
+    scale, shift = scale.flatten(1), shift.flatten(1)
     with _on(x):
-        return fused.run(x, scale, shift, target=choice.target)
+        if inside:
+            return whole.run(x, conv.weight, conv.bias, scale, shift, target=choice.target)
+        return after.run(conv(x), scale, shift, target=choice.target)
 
 
 def guided_step(
@@ -320,19 +214,32 @@ def guided_step(
     Raises:
         BackendUnavailableError: ``UARE_KERNELS=triton``, which is not possible here.
     """
-    if _skipped(x):
-        return None
-    choice = _decide("flow_step", (x, main), None)
-    if choice.path == "reference":
+    if skipped(x):
         return None
     from uare_rt.kernels import flow_step
 
+    tensors = [main, text_free, *([] if image_free is None else [image_free])]
+    problem = odd_type(tensors)
+    if x.dtype != torch.float32:
+        problem = f"{x.dtype} latent tokens; the kernel takes float32"
+    elif x.shape[1] > flow_step.MAX_WIDTH:
+        problem = f"latent tokens of width {x.shape[1]}; the kernel takes {flow_step.MAX_WIDTH}"
+    choice = decide("flow_step", (x, *tensors), problem)
+    if choice.path == "reference":
+        return None
     scales = {"text_scale": guidance.text_scale, "image_scale": guidance.image_scale}
     limits = {"renorm": guidance.renorm, "renorm_min": guidance.renorm_min}
     others = (text_free.contiguous(), None if image_free is None else image_free.contiguous())
     main = main.contiguous()
     with _on(x):
         return flow_step.run(x.contiguous(), main, *others, step=step, **scales, **limits, target=choice.target)
+
+
+def unfit_head(dim: int) -> str | None:
+    """Why attention over heads of a size cannot go through Triton, None if it can."""
+    from uare_rt.kernels.attention import HEAD_DIMS
+
+    return None if dim in HEAD_DIMS else f"a head dim of {dim}; the kernel takes multiples of 8 up to {HEAD_DIMS[-1]}"
 
 
 @dataclass(frozen=True)
@@ -349,19 +256,18 @@ def _attention_way(
     shape: Sequence[int],
     past: tuple[Tensor, Tensor] | None,
     mask: Tensor | None,
+    problem: str | None = None,
 ) -> _Way:
     """How attention with a prefix and a mask is done; ``shape`` is that of the queries [B, heads, T, d]."""
-    from uare_rt.kernels import attention as own
     from uare_rt.kernels import window_attention as windowed
 
     batch, _, tokens, dim = shape
     if past is not None and past[0].stride() != past[1].stride():
         past = (past[0].contiguous(), past[1].contiguous())
-    problem, ranges, valid = None, None, None
-    if tensors[0].dtype not in FLOATS:
-        problem = f"{tensors[0].dtype} tensors"
-    elif dim not in own.HEAD_DIMS:
-        problem = f"a head dim of {dim}; the kernel takes multiples of 8 up to 128"
+    problem = problem or odd_type((*tensors, *(past or ()))) or unfit_head(dim)
+    ranges, valid = None, None
+    if batch > AXIS:
+        problem = f"{batch} rows of a batch; the kernels take {AXIS}"
     elif mask is not None and mask.shape == (batch, 1, 1, 1, tokens):
         valid = mask[:, 0, 0, 0].contiguous()
         if past is None or past[0].shape[2] > windowed.MAX_CONTEXT:
@@ -372,7 +278,7 @@ def _attention_way(
         ranges = _ranges_of(mask)
         if ranges is None:
             problem = "a mask that is not two ranges of keys per query"
-    return _Way(_decide(op, tensors, problem), past, ranges, valid)
+    return _Way(decide(op, tensors, problem), past, ranges, valid)
 
 
 def _ranges_of(mask: Tensor) -> Tensor | None:
@@ -402,11 +308,11 @@ def report() -> dict[str, Any]:
     devices = [("cpu", torch.device("cpu")), *gpus]
     ways = [(name, choose(device)) for name, device in devices]
     return {
-        "setting": _setting(),
+        "setting": setting(),
         "triton": triton.__version__ or None,
         "devices": [{"name": name, "path": way.path, "reason": way.reason} for name, way in ways],
         "calls": [
             {"operator": op, "path": path, "reason": reason, "count": count}
-            for (op, path, reason), count in sorted(_taken.items())
+            for (op, path, reason), count in sorted(taken.items())
         ],
     }

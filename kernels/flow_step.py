@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from uare_rt.kernels.tiles import Tile
 
-__all__ = ["RENORMS", "reference", "run", "variants"]
+__all__ = ["MAX_WIDTH", "RENORMS", "reference", "run", "variants"]
 
+MAX_WIDTH = 256
 RENORMS = ("global", "channel", "text_channel")
 
 
@@ -150,7 +151,7 @@ def run(
     """Guide and step.
 
     Args:
-        x: latent tokens, fp32 [M, C], C up to 1024; contiguous, as all tensors here.
+        x: latent tokens, fp32 [M, C], C up to 256; contiguous, as all tensors here.
         main: velocity with everything in context, fp16, bf16 or fp32 [M, C].
         text_free: without the text, dtype of main.
         image_free: without the images, dtype of main, or None for no image term.
@@ -171,7 +172,7 @@ def run(
     check = Arguments("flow step", x.device)
     check.tensor("x", x, (None, None), (torch.float32,), contiguous=True)
     tokens, width = x.shape
-    check.value("x's width", width, 0 < width <= 1024, "1 to 1024")
+    check.value("x's width", width, 0 < width <= MAX_WIDTH, f"1 to {MAX_WIDTH}")
     check.tensor("main", main, (tokens, width), FLOATS, contiguous=True)
     others = {"text_free": text_free} | ({} if image_free is None else {"image_free": image_free})
     for name, other in others.items():

@@ -183,6 +183,7 @@ def run(
     if tile is None:
         tile = tuned(target, "ingest")
     tall, wide = (cdiv(size, multiple) * multiple for size in (height, width))
+    check.count("the result's size", 3 * tall * wide)
     shape = (1, 3 * unshuffle**2, tall // unshuffle, wide // unshuffle)
     out = torch.empty(shape, dtype=dtype, device=frame.device)
     numbers = (0.0, 1.0, 1.0, 0.0, 0.0)

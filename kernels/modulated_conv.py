@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from uare_rt.kernels import modulation
@@ -24,7 +25,20 @@ if TYPE_CHECKING:
 
     from uare_rt.kernels.tiles import Tile
 
-__all__ = ["reference", "run", "variants"]
+__all__ = ["reference", "run", "takes", "variants"]
+
+_PLAIN = {
+    "kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1,
+    "padding_mode": "zeros",
+}  # fmt: skip
+
+
+def takes(conv: nn.Module, x: Tensor) -> bool:
+    """Whether `run` can do a module's work: a plain 3x3 convolution, with channels last in memory."""
+    if type(conv) is not nn.Conv2d or conv.bias is None or x.ndim != 4:
+        return False
+    plain = all(getattr(conv, name) == value for name, value in _PLAIN.items())
+    return plain and all(part.is_contiguous(memory_format=torch.channels_last) for part in (x, conv.weight))
 
 
 def reference(
@@ -117,6 +131,7 @@ def run(
 
     picture("x", x, (None,) * 4)
     batch, inside, height, width = x.shape
+    check.batch("x", batch)
     picture("weight", weight, (None, 3, 3, inside))
     channels = weight.shape[0]
     check.value("scale's batch", scale.shape[0], scale.shape[0] in (1, batch), f"1 or {batch}")

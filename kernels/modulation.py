@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from uare_rt.kernels.tiles import Tile
 
-__all__ = ["ACTIVATIONS", "LEAK", "activate", "modulated", "reference", "run", "variants"]
+__all__ = ["ACTIVATIONS", "LEAK", "MAX_CHANNELS", "activate", "modulated", "reference", "run", "variants"]
 
 ACTIVATIONS = ("none", "leaky", "silu")
 LEAK = 0.1
+MAX_CHANNELS = 512
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -119,7 +120,8 @@ def run(
     check = Arguments("modulation", x.device)
     check.tensor("x", x.movedim(1, -1) if x.ndim == 4 and x.stride(1) == 1 else x, (None,) * 4, FLOATS)
     batch, channels, height, width = x.shape
-    check.value("x's channel count", channels, 0 < channels <= 512, "1 to 512")
+    check.batch("x", batch)
+    check.value("x's channel count", channels, 0 < channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS}")
     last = x.is_contiguous(memory_format=torch.channels_last)
     check.value("x's stride", x.stride(), last or x.is_contiguous(), "that of a dense tensor, channels first or last")
     check.value("scale's batch", scale.shape[0], scale.shape[0] in (1, batch), f"1 or {batch}")
@@ -150,7 +152,9 @@ def run(
 
 
 def _tile_key(channels: int) -> str:
-    return "modulation.narrow" if channels <= 64 else "modulation.wide"
+    if channels <= 64:
+        return "modulation.narrow"
+    return "modulation.wide" if channels <= 128 else "modulation.widest"
 
 
 def variants() -> list[Variant]:

@@ -158,6 +158,7 @@ def run(
     check = Arguments("qk rope", q.device)
     check.tensor("q", q, (None, None, None, None), FLOATS)
     batch, tokens, heads, dim = q.shape
+    check.batch("q", batch)
     check.value("q's head dim", dim, dim % 2 == 0, "even")
     kv_heads = k.shape[2] if k.ndim == 4 else 0
     for name, part, count in (("q", q, heads), ("k", k, kv_heads), ("v", v, kv_heads)):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reference", "run", "variants"]
 
-_WIDE = 1024  # from this width on, a program takes few rows
+_WIDE = 512  # from this width on, a program takes few rows
 
 
 def reference(x: Tensor, weights: tuple[Tensor, Tensor], runs: tuple[Run, ...], eps: float) -> Tensor:
@@ -83,6 +83,7 @@ def run(
     check = Arguments("routed norm", x.device)
     check.tensor("x", x, (None, None, None), FLOATS)
     batch, tokens, width = x.shape
+    check.batch("x", batch)
     for name, weight in zip(("und weights", "gen weights"), weights, strict=True):
         check.tensor(name, weight, (width,), (x.dtype,), contiguous=True)
     total = sum(run.length for run in runs)

@@ -68,7 +68,8 @@ def swiglu_kernel(
         gated = tl.dot(tokens, tl.load(gate + weight, mask=held, other=0.0), gated, input_precision="ieee")
         plain = tl.dot(tokens, tl.load(up + weight, mask=held, other=0.0), plain, input_precision="ieee")
     result = gated / (1.0 + tl.exp(-gated)) * plain
-    place = out + batch * o_batch + rows[:, None] * o_token + columns[None, :]
+    # Wider than x by far: its rows are counted in 64 bits.
+    place = out + batch * o_batch + rows.to(tl.int64)[:, None] * o_token + columns[None, :]
     tl.store(place, result.to(out.dtype.element_ty), mask=live & present)
 
 
@@ -100,6 +101,7 @@ def run(
     check = Arguments("swiglu", x.device)
     check.tensor("x", x, (None, None, None), FLOATS)
     batch, tokens, width = x.shape
+    check.batch("x", batch)
     inner = gates[0].shape[0]
     for name, weights in (("gate", gates), ("up", ups)):
         for expert, weight in zip(("und", "gen"), weights, strict=True):

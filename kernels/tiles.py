@@ -39,8 +39,8 @@ class Tile:
 
     @property
     def options(self) -> dict[str, int]:
-        """As Triton names them at a launch."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        """As Triton names them at a launch; products and sums are fused, which later versions of it must be told."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
 
 
 def _parsed(values: Mapping[str, int]) -> Tile:

@@ -26,6 +26,7 @@ __all__ = ["MAX_CONTEXT", "MAX_TOKENS", "reference", "run", "variants"]
 
 MAX_CONTEXT = 128  # keys of the context that a program holds at once
 MAX_TOKENS = 64  # tokens of a window, a power of two
+_USUAL = 16  # tokens of the windows that tiles count
 _LOG2E = 1.4426950408889634
 
 
@@ -147,8 +148,8 @@ def run(
     if not windows:
         return out
     per_context = windows // contexts
-    # Matrix products need sixteen rows at least.
-    count = max(min(tile.blocks["WINDOWS"], power_of_two(per_context, 1)), cdiv(16, tokens))
+    # As many rows for windows of any size, but sixteen at least, which matrix products need.
+    count = max(min(tile.blocks["WINDOWS"] * _USUAL // tokens, power_of_two(per_context, 1)), cdiv(16, tokens))
     window_attention_kernel[(cdiv(per_context, count), kv_heads, contexts)](
         q, k, v, *context, valid.view(torch.uint8), per_context, length, dim**-0.5 * _LOG2E,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *steps[:3], *out.stride()[:3], out,

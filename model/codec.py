@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uare_rt.kernels import dispatch
 from uare_rt.model.reparam import RepConv2d
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class ModulatedConv(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """[N, channels, H, W] and context vector [N or 1, C] -> same shape as x."""
         scale, shift = self.modulation(context)[..., None, None].chunk(2, dim=1)
+        fused = dispatch.modulated_conv(self.conv, x, scale, shift)
+        if fused is not None:
+            return fused
         return _act(self.conv(x) * (1 + scale) + shift)
 
 

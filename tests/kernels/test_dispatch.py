@@ -12,8 +12,9 @@ import torch
 from harness import Memory
 
 from uare_rt.errors import UsageError
-from uare_rt.kernels import dispatch
+from uare_rt.kernels import choice, dispatch
 from uare_rt.kernels.report import full_report
+from uare_rt.model.codec import ModulatedConv
 from uare_rt.model.mot import MoTConfig, MoTLayer, Segment, attend, block_causal_mask, rotary
 
 
@@ -24,6 +25,12 @@ def arguments(dim: int = 16, dtype: torch.dtype = torch.float32) -> tuple[torch.
 
 def last_call(operator: str) -> dict[str, object]:
     return [call for call in dispatch.report()["calls"] if call["operator"] == operator][-1]
+
+
+def last_count(operator: str) -> int:
+    """Calls of an operator that went through Triton so far."""
+    calls = dispatch.report()["calls"]
+    return sum(call["count"] for call in calls if call["operator"] == operator and call["path"] == "triton")
 
 
 def test_cpu_tensors_stay_with_torch_unless_triton_is_asked_for() -> None:
@@ -72,6 +79,78 @@ def test_what_the_kernel_cannot_do_goes_the_torch_way_with_a_reason(change: dict
     assert reason in [call["reason"] for call in dispatch.report()["calls"]]
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"past": torch.float64}, "torch.float64 tensors beside torch.float32 ones"),
+        ({"batch": 70000}, "70000 rows of a batch; the kernels take 65535"),
+        ({"largest": 383}, "a tensor that reaches over 384 elements; the kernels count up to 383"),
+        ({"autocast": True}, "autocast chooses the types; the kernels take tensors as they are"),
+    ],
+)
+def test_what_a_launch_would_get_wrong_goes_the_torch_way_with_a_reason(
+    change: dict[str, object], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LARGEST", change.get("largest", choice.LARGEST))
+    q, k, v = arguments()
+    past = tuple(torch.zeros(1, 2, 3, 16, dtype=change.get("past", torch.float32)) for _ in range(2))
+    q, k, v = (part.expand(change.get("batch", 1), -1, -1, -1) for part in (q, k, v))
+    with dispatch.using("triton"), torch.autocast("cpu", enabled="autocast" in change):
+        assert dispatch.attention(q, k, v, past=past, mask=None) is None
+    assert reason in [call["reason"] for call in dispatch.report()["calls"]]
+
+
+def test_positions_of_each_entry_of_a_batch_go_the_torch_way() -> None:
+    layer = MoTLayer(MoTConfig(hidden=24, layers=1, heads=4, kv_heads=2, head_dim=8, mlp=40)).requires_grad_(False)
+    rope = tuple(part[:, None] for part in rotary(torch.arange(6).reshape(2, 3), 8, 1e4))
+    with dispatch.using("triton"):
+        assert dispatch.layer(layer, torch.randn(2, 3, 24), [Segment("und", 3)], rope, None, None) is None
+    assert "positions that differ" in str(last_call("layer")["reason"])
+
+
+@pytest.mark.parametrize(
+    ("layout", "operator"), [(torch.contiguous_format, "modulation"), (torch.channels_last, "modulated_conv")]
+)
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_the_codecs_convolution_is_the_same_either_way(
+    layout: torch.memory_format, operator: str, pictures: int
+) -> None:
+    block = ModulatedConv(24, 16, reparameterised=False).requires_grad_(False)
+    block.modulation.weight.normal_(std=0.2)
+    block.to(memory_format=layout)
+    x, context = torch.randn(2, 24, 7, 9).to(memory_format=layout), torch.randn(pictures, 16)
+    own, before = block(x, context), last_count(operator)
+    with dispatch.using("triton"):
+        got = block(x, context)
+    assert last_count(operator) == before + 1
+    assert torch.allclose(got, own, atol=1e-5)
+    assert got.stride() == own.stride()
+
+
+def test_a_convolution_that_is_trained_and_one_of_another_shape_keep_their_own_code() -> None:
+    x, factors = torch.randn(1, 8, 5, 5).to(memory_format=torch.channels_last), torch.randn(1, 8, 1, 1)
+    conv = torch.nn.Conv2d(8, 8, 3, padding=1).to(memory_format=torch.channels_last)
+    with dispatch.using("triton"):
+        assert dispatch.modulated_conv(conv, x, factors, factors) is None
+        wide = torch.nn.Conv2d(8, 8, 5, padding=2).requires_grad_(False).to(memory_format=torch.channels_last)
+        before = last_count("modulation")
+        got = dispatch.modulated_conv(wide, x, factors, factors)
+    assert last_count("modulation") == before + 1
+    assert torch.allclose(got, torch.nn.functional.leaky_relu(wide(x) * (1 + factors) + factors, 0.1), atol=1e-5)
+    reasons = [call["reason"] for call in dispatch.report()["calls"] if call["operator"] == "modulated_conv"]
+    assert "gradients are wanted; the kernels have none" in reasons
+
+
+def test_a_recorded_convolution_holds_plain_operators() -> None:
+    block = ModulatedConv(8, 4, reparameterised=False)
+    example = (torch.randn(1, 8, 6, 6), torch.randn(1, 4))
+    with dispatch.using("triton"):
+        names = [str(node.target) for node in torch.export.export(block, example).graph.nodes]
+    plain = [str(node.target) for node in torch.export.export(block, example).graph.nodes]
+    assert names == plain
+    assert sum("conv2d" in name for name in names) == sum("leaky_relu" in name for name in names) == 1
+
+
 def test_gradients_go_the_torch_way() -> None:
     q, k, v = arguments()
     with dispatch.using("triton"):
@@ -80,8 +159,8 @@ def test_gradients_go_the_torch_way() -> None:
 
 
 def test_gpus_without_tiles_are_told() -> None:
-    assert dispatch._gpu(8, 7).path == "triton"
-    old = dispatch._gpu(7, 5)
+    assert choice.of_gpu(8, 7).path == "triton"
+    old = choice.of_gpu(7, 5)
     assert (old.path, old.reason[:19]) == ("reference", "sm_75 has no tiles;")
 
 

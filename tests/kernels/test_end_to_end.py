@@ -29,7 +29,10 @@ def taken() -> Counter[str]:
 
 
 @torch.no_grad()
-def test_uare_nano_assesses_and_restores() -> None:
+@pytest.mark.parametrize(
+    ("layout", "convolution"), [(torch.contiguous_format, "modulation"), (torch.channels_last, "modulated_conv")]
+)
+def test_uare_nano_assesses_and_restores(layout: torch.memory_format, convolution: str) -> None:
     torch.manual_seed(5)
     model = UareNano(UARE_NANO).eval()
     for parameter in model.parameters():
@@ -38,12 +41,14 @@ def test_uare_nano_assesses_and_restores() -> None:
     views, frame = torch.rand(1, VIEW_COUNT, 3, VIEW_SIZE, VIEW_SIZE), torch.rand(1, 3, 80, 112)
     logits, context = model.assess(views)
     expected = model.restore(frame, context, 2)
+    model.to(memory_format=layout)
     before = taken()
     with dispatch.using("triton"):
         got_logits, got_context = model.assess(views)
-        got = model.restore(frame, got_context, 2)
+        got = model.restore(frame.to(memory_format=layout), got_context, 2)
     calls = taken() - before
     assert calls["layer"] == 2 * UARE_NANO.mot.layers
+    assert calls[convolution] == sum((*UARE_NANO.encoder_convs, *UARE_NANO.decoder_convs))
     assert torch.allclose(got_logits, logits, atol=1e-4)
     assert torch.allclose(got_context.k, context.k, atol=1e-4)
     assert not torch.equal(got, expected)  # another order of sums: the kernels really ran
