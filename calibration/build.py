@@ -297,5 +297,5 @@ def _manifest(
             observer=request.observer,
             seed=request.seed,
         ),
-        quality={proof.precision: proof.to_dict() for proof in proofs},
+        quality={proof.precision: proof.to_dict(proofs[0]) for proof in proofs},
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from uare_rt.calibration.metrics import spearman
 from uare_rt.calibration.precision import LEAST_SPEARMAN
+from uare_rt.calibration.sensitivity import LEAST_FLAWLESS, keeps_flawless, mean_drop
 
 if TYPE_CHECKING:
     from uare_rt.calibration.data import Sample
@@ -40,17 +41,25 @@ class GraphProof:
         """Scores of all samples."""
         return tuple(score for quality in self.quality.values() for score in quality.scores)
 
-    def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+    def to_dict(self, reference: GraphProof) -> dict[str, Any]:
+        """For the manifest, beside the proof in float32."""
         graphs = {
             name: {
                 "psnr_db": round(float(np.mean(quality.psnr)), 4),
                 "ssim": round(float(np.mean(quality.ssim)), 5),
                 "samples": len(quality.psnr),
+                **_loss(reference.quality[name], quality),
             }
             for name, quality in self.quality.items()
         }
         return {**graphs, "weight_bytes": self.weights[0], "weight_bytes_fp32": self.weights[1]}
+
+
+def _loss(reference: Quality, quality: Quality) -> dict[str, float]:
+    """Loss against float32, and what flawless pictures keep at the least, both in dB."""
+    found = {"loss_db": round(mean_drop(reference, quality), 4)}
+    flawless = np.array(quality.psnr)[~reference.counted]
+    return found | ({"flawless_db": round(float(flawless.min()), 2)} if flawless.size else {})
 
 
 def compare(
@@ -77,9 +86,11 @@ def missed(proof: GraphProof, reference: GraphProof, budget: float) -> list[str]
     """Which promises a precision does not keep, each with its figures."""
     problems = []
     for name in proof.quality:
-        mean = float(np.mean(drop(proof, reference, name)))
+        mean = mean_drop(reference.quality[name], proof.quality[name])
         if mean > budget:
             problems.append(f"{name} in {proof.precision} loses {mean:.3f} dB, the budget is {budget:g} dB")
+        if not keeps_flawless(reference.quality[name], proof.quality[name]):
+            problems.append(f"{name} in {proof.precision} brings a flawless picture below {LEAST_FLAWLESS:g} dB")
     correlation = rank_correlation(proof, reference)
     if correlation < LEAST_SPEARMAN:
         problems.append(f"scores in {proof.precision} rank with {correlation:.4f}, at least {LEAST_SPEARMAN} is needed")

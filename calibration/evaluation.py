@@ -81,4 +81,5 @@ def measure_restoration(
         tuple(psnr(result, sample.truth) for result, sample in zip(restored, samples, strict=True)),
         tuple(ssim(np.clip(result, 0, 255), sample.truth) for result, sample in zip(restored, samples, strict=True)),
         tuple(verdict.score for verdict in verdicts),
+        tuple(np.array_equal(sample.frame, sample.truth) for sample in samples),
     )

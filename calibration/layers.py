@@ -33,6 +33,7 @@ class Layer:
         residual: a tensor that is added to its result and to nothing else first, quantised with it so that
             TensorRT can add in the same kernel; None where there is none.
         weight: name of its weight constant; None for attention.
+        bias: name of its bias constant, added to the result as it is; None where there is none.
         axis: output channels of the weight.
         key: identifies the weight's values, for layers that several graphs share.
     """
@@ -43,6 +44,7 @@ class Layer:
     inputs: tuple[str, ...]
     residual: str | None = None
     weight: str | None = None
+    bias: str | None = None
     axis: int = 0
     key: str = ""
 
@@ -59,9 +61,8 @@ def find_layers(graph: Graph) -> list[Layer]:
             weight = graph.constants[second]
             kind: Literal["conv", "linear"] = "conv" if node.op_type.startswith("Conv") else "linear"
             residual = _residual(node, graph, consumers, producers) if kind == "conv" else None
-            found.append(
-                Layer(node.name, source, kind, (first,), residual, second, _channels(node, weight), _digest(weight))
-            )
+            channels, bias = _channels(node, weight), _bias(node, graph)
+            found.append(Layer(node.name, source, kind, (first,), residual, second, bias, channels, _digest(weight)))
         elif first not in graph.constants and second not in graph.constants:
             found.append(Layer(node.name, source, "attention", (first, second)))
     return found
@@ -87,6 +88,12 @@ def _channels(node: onnx.NodeProto, weight: NDArray[np.generic]) -> int:
     if node.op_type == "Gemm":
         return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
     return _WEIGHTED[node.op_type] % weight.ndim
+
+
+def _bias(node: onnx.NodeProto, graph: Graph) -> str | None:
+    scaled = any(attribute.name in ("alpha", "beta") and attribute.f != 1 for attribute in node.attribute)
+    known = len(node.input) > 2 and node.input[2] in graph.constants
+    return node.input[2] if known and not scaled else None
 
 
 def _residual(

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.layers import macs
 from uare_rt.calibration.observers import Histogram
+from uare_rt.calibration.weights import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,11 +32,13 @@ class Observations:
         largest: for every floating-point tensor its largest finite magnitude.
         histograms: for every tensor that INT8 might quantise.
         macs: for every layer by name its multiplications in one run.
+        moments: for every layer with weights by name, of its input.
     """
 
     largest: Mapping[str, float]
     histograms: Mapping[str, Histogram]
     macs: Mapping[str, int]
+    moments: Mapping[str, Moments]
 
 
 def observe(
@@ -67,6 +70,11 @@ def observe(
     executor = Executor(probe, tuple(dict.fromkeys((*wanted, *magnitudes))))
     largest = dict.fromkeys(floats, 0.0)
     histograms = {name: Histogram() for name in watched}
+    weighted = {
+        layer.name: (layer.inputs[0], Moments(layer, nodes[layer.name], graph.constants[layer.weight]))
+        for layer in layers
+        if layer.weight is not None
+    }
     counts: dict[str, int] = {}
     for feeds in samples:
         values = {**feeds, **executor.run(feeds)}
@@ -76,10 +84,12 @@ def observe(
             largest[name] = max(largest.get(name, 0.0), float(np.abs(feeds[name]).max()))
         for name, histogram in histograms.items():
             histogram.add(values[name])
+        for name, moments in weighted.values():
+            moments.add(values[name])
         if not counts:
             shapes = {name: value.shape for name, value in (*values.items(), *graph.constants.items())}
             counts = {layer.name: macs(nodes[layer.name], shapes) for layer in layers}
-    return Observations(largest, histograms, counts)
+    return Observations(largest, histograms, counts, {name: moments for name, (_, moments) in weighted.items()})
 
 
 def _residuals(layer: Layer) -> tuple[str, ...]:

@@ -104,28 +104,17 @@ def scale_of(largest: float | NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(step.astype(np.float16), np.float32)
 
 
-def channel_ranges(weight: NDArray[np.float32], axis: int, *, least_error: bool) -> NDArray[np.float32]:
-    """Range of every output channel of a weight.
+def channel_ranges(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Range of every output channel of a weight: its largest magnitude.
 
     Args:
         weight: of any shape.
         axis: output channels.
-        least_error: the range of least square error; otherwise the largest magnitude.
 
     Returns:
         float32 [channels].
     """
-    rows = np.abs(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)).astype(np.float64)
-    largest = rows.max(axis=1)
-    if not least_error:
-        return largest.astype(np.float32)
-    best, least = largest.copy(), np.full(len(rows), np.inf)
-    for share in np.linspace(0.5, 1.0, 26):
-        step = np.maximum(scale_of(largest * share).astype(np.float64), _SMALLEST_SCALE)[:, None]
-        error = ((np.minimum(np.rint(rows / step), LEVELS) * step - rows) ** 2).sum(axis=1)
-        better = error < least
-        best[better], least[better] = (largest * share)[better], error[better]
-    return best.astype(np.float32)
+    return np.asarray(np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1), np.float32)
 
 
 def _least_error(centres: NDArray[np.float64], counts: NDArray[np.int64], largest: float) -> float:

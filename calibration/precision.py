@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,17 @@ from uare_rt.calibration.metrics import spearman
 from uare_rt.calibration.observation import Observations, observe
 from uare_rt.calibration.qdq import place
 from uare_rt.calibration.rounding import rounded
-from uare_rt.calibration.sensitivity import Choice, Quality, Sensitivity, choose, choose_stored, measure_layers
+from uare_rt.calibration.sensitivity import (
+    Choice,
+    Quality,
+    Sensitivity,
+    choose,
+    choose_stored,
+    keeps_flawless,
+    measure_layers,
+)
 from uare_rt.calibration.switches import Switchable
+from uare_rt.calibration.weights import RoundedWeight, round_weight
 from uare_rt.views import extract_views
 
 if TYPE_CHECKING:
@@ -73,6 +82,7 @@ class GraphPrecision:
         seen: ranges.
         plan: what half precision leaves in float32; everything where the target computes in float32.
         ranges: chosen range by tensor.
+        weights: in INT8, by layer.
         sensitivities: of every layer, where INT8 was asked for.
         choice: the mixed precision, likewise.
     """
@@ -83,6 +93,7 @@ class GraphPrecision:
     seen: Observations
     plan: HalfPlan
     ranges: Mapping[str, float] = field(default_factory=dict)
+    weights: dict[str, RoundedWeight] = field(default_factory=dict)
     sensitivities: list[Sensitivity] = field(default_factory=list)
     choice: Choice | None = None
 
@@ -166,6 +177,7 @@ def int8(
     """
     known: dict[str, tuple[float, float]] = {}
     assess = work["assess"]
+    _round_weights(work.values())
     first = min(samples)
     full = {name: Executor(item.graph) for name, item in work.items()}
     exact = {scale: assess_all(full["assess"].run, chosen) for scale, chosen in samples.items()}
@@ -198,13 +210,27 @@ def int8(
     return Typed("int8", {name: to_half(_placed(item), item.plan) for name, item in work.items()})
 
 
+def _round_weights(items: Iterable[GraphPrecision]) -> None:
+    """Round every weight once, so that graphs which share it hold the same levels."""
+    known: dict[str, RoundedWeight] = {}
+    for item in items:
+        for layer in item.layers:
+            if layer.weight is None:
+                continue
+            if layer.key not in known:
+                weight = np.asarray(item.graph.constants[layer.weight], np.float32)
+                moments = item.seen.moments[layer.name]
+                known[layer.key] = round_weight(weight, layer.axis, moments, biased=layer.bias is not None)
+            item.weights[layer.name] = known[layer.key]
+
+
 def naive_int8(work: Mapping[str, GraphPrecision]) -> Typed:
     """What quantisation without measurement gives: every layer with weights, percentile ranges."""
     graphs = {}
     for name, item in work.items():
         ranges = {tensor: histogram.range("percentile") for tensor, histogram in item.seen.histograms.items()}
         layers = [layer for layer in item.layers if layer.weight is not None and _has_range(layer, ranges)]
-        graphs[name] = to_half(place(item.graph, layers, ranges, least_error=False), item.plan)
+        graphs[name] = to_half(place(item.graph, layers, ranges), item.plan)
     return Typed("naive int8", graphs)
 
 
@@ -228,7 +254,7 @@ def accepts_scores(reference: Quality, other: Quality) -> bool:
 def _switchable(item: GraphPrecision, observer: Observer) -> Switchable:
     item.ranges = {name: histogram.range(observer) for name, histogram in item.seen.histograms.items()}
     usable = [layer for layer in item.layers if _has_range(layer, item.ranges)]
-    return Switchable(rounded(to_half(item.graph, item.plan)), item.graph, usable, item.ranges)
+    return Switchable(rounded(to_half(item.graph, item.plan)), item.graph, usable, item.ranges, item.weights)
 
 
 def _has_range(layer: Layer, ranges: Mapping[str, float]) -> bool:
@@ -253,7 +279,10 @@ def _search(
     item.sensitivities = measure_layers(usable, item.seen.macs, measure, known, advance)
     known.update({s.layer.key: (s.drop_db, s.drop_ssim) for s in item.sensitivities if s.layer.key})
     progress(f"choosing the mixed precision of {item.name}", 0.0)
-    accept = (lambda quality: accepts_scores(reference, quality)) if item.name == "assess" else (lambda _: True)
+
+    def accept(quality: Quality) -> bool:
+        return keeps_flawless(reference, quality) and (item.name != "assess" or accepts_scores(reference, quality))
+
     choice = choose(item.sensitivities, measure, reference, budget, accept=accept)
     # Where the budget is spent already, weights may cost no more than that.
     allowed = max(budget, choice.drop_db)
@@ -268,4 +297,4 @@ def _placed(item: GraphPrecision) -> Graph:
     assert item.choice is not None
     chosen = [layer for layer in item.layers if layer.name in item.choice.int8]
     stored = [layer for layer in item.layers if layer.name in item.choice.stored]
-    return place(item.graph, chosen, item.ranges, stored=stored)
+    return place(item.graph, chosen, item.ranges, item.weights, stored=stored)

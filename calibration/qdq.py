@@ -7,23 +7,24 @@ convolution and its activation. A branch that is added to a convolution's result
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import helper
 
-from uare_rt.calibration.observers import LEVELS, channel_ranges, scale_of
+from uare_rt.calibration.observers import scale_of
+from uare_rt.calibration.weights import RoundedWeight, round_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import onnx
-    from numpy.typing import NDArray
 
     from uare_rt.calibration.graph import Graph
     from uare_rt.calibration.layers import Layer
 
-__all__ = ["place", "quantised_weight"]
+__all__ = ["place"]
 
 
 def place(
@@ -31,8 +32,8 @@ def place(
     layers: Iterable[Layer],
     ranges: Mapping[str, float],
     *,
+    weights: Mapping[str, RoundedWeight] = MappingProxyType({}),
     stored: Iterable[Layer] = (),
-    least_error: bool = True,
 ) -> Graph:
     """Write Q/DQ pairs for the chosen layers.
 
@@ -40,8 +41,8 @@ def place(
         graph: in float32; not changed.
         layers: to run in INT8; all their inputs need a range above 0.
         ranges: largest magnitude to represent, by tensor.
+        weights: rounded weights by name of the layer; others are rounded to the nearest step.
         stored: further layers whose weights alone are kept in INT8.
-        least_error: choose the ranges of weights by least square error; otherwise by their largest magnitude.
 
     Returns:
         A new graph.
@@ -58,30 +59,10 @@ def place(
         for name in layer.inputs:
             _rewire(node, name, _pair(result, name, ranges, pairs))
         if layer.weight is not None:
-            _store(result, node, layer, least_error=least_error)
+            _store(result, node, layer, weights.get(layer.name))
     for layer in stored:
-        _store(result, nodes[layer.name], layer, least_error=least_error)
+        _store(result, nodes[layer.name], layer, weights.get(layer.name))
     return result
-
-
-def quantised_weight(
-    weight: NDArray[np.float32], axis: int, *, least_error: bool
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """A weight in INT8.
-
-    Args:
-        weight: float32 of any shape.
-        axis: output channels.
-        least_error: see `uare_rt.calibration.observers.channel_ranges`.
-
-    Returns:
-        int8 of the same shape, and the scales, float32 [channels].
-    """
-    scales = scale_of(channel_ranges(weight, axis, least_error=least_error))
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    levels = np.rint(weight.astype(np.float64) / scales.reshape(shape))
-    return np.clip(levels, -LEVELS, LEVELS).astype(np.int8), scales
 
 
 def _pair(graph: Graph, name: str, ranges: Mapping[str, float], pairs: dict[str, str]) -> str:
@@ -107,15 +88,17 @@ def _rewire(node: onnx.NodeProto, old: str, new: str) -> None:
             node.input[index] = new
 
 
-def _store(graph: Graph, node: onnx.NodeProto, layer: Layer, *, least_error: bool) -> None:
+def _store(graph: Graph, node: onnx.NodeProto, layer: Layer, known: RoundedWeight | None) -> None:
     assert layer.weight is not None
     prefix = f"{layer.weight}.int8"
     real = f"{prefix}.{node.name}"
+    weight = known or round_weight(np.asarray(graph.constants[layer.weight], np.float32), layer.axis)
     if prefix not in graph.constants:
-        weight = np.asarray(graph.constants[layer.weight], np.float32)
-        values, scales = quantised_weight(weight, layer.axis, least_error=least_error)
-        graph.constants[prefix], graph.constants[f"{prefix}.scale"] = values, scales
-        graph.constants[f"{prefix}.zero"] = np.zeros(len(scales), np.int8)
+        graph.constants[prefix], graph.constants[f"{prefix}.scale"] = weight.levels, weight.scales
+        graph.constants[f"{prefix}.zero"] = np.zeros(len(weight.scales), np.int8)
+    if weight.shift is not None and layer.bias is not None:
+        graph.constants[f"{layer.bias}.int8.{node.name}"] = graph.constants[layer.bias] + weight.shift
+        _rewire(node, layer.bias, f"{layer.bias}.int8.{node.name}")
     graph.insert(
         node,
         [

@@ -16,6 +16,7 @@ from uare_rt.calibration.compare import GraphProof, drop, rank_correlation
 from uare_rt.calibration.evaluation import assess_all, restore_all
 from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.rounding import rounded
+from uare_rt.calibration.sensitivity import mean_drop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,14 +68,14 @@ def quality_rows(proofs: Sequence[GraphProof]) -> list[tuple[str, ...]]:
     for proof in proofs:
         for name, quality in proof.quality.items():
             lost = drop(proof, reference, name)
-            worst = int(np.argmax(lost))
+            worst = int(np.argmax(np.where(reference.quality[name].counted, lost, -np.inf)))
             rows.append(
                 (
                     f"{proof.precision}",
                     name,
                     f"{np.mean(quality.psnr):.2f}",
                     f"{np.mean(quality.ssim):.4f}",
-                    f"{np.mean(lost):+.3f}",
+                    f"{mean_drop(reference.quality[name], quality):+.3f}",
                     f"{lost[worst]:+.2f} ({proof.conditions[name][worst]})",
                     f"{rank_correlation(proof, reference):.4f}",
                     f"{100 * proof.weights[0] / proof.weights[1]:.0f} %",

@@ -15,9 +15,25 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from uare_rt.calibration.layers import Layer
 
-__all__ = ["Choice", "Quality", "Sensitivity", "choose", "choose_stored", "measure_layers", "worthwhile"]
+__all__ = [
+    "LEAST_FLAWLESS",
+    "Choice",
+    "Quality",
+    "Sensitivity",
+    "choose",
+    "choose_stored",
+    "keeps_flawless",
+    "mean_drop",
+    "measure_layers",
+    "worthwhile",
+]
+
+LEAST_FLAWLESS = 42.0
+"""PSNR in dB that a picture without faults must keep; see `mean_drop`."""
 
 _LEAST_SHARE = 1e-3  # of a graph's multiplications: below it INT8 gains nothing
 _RETRY_SHARE = 0.01  # of a graph's multiplications: above it a layer that came back is tried once more
@@ -32,11 +48,19 @@ class Quality:
         psnr: in dB, one per sample.
         ssim: one per sample.
         scores: of the assessment, one per sample; empty where the graph assesses nothing.
+        flawless: for every sample whether it needed no restoration; empty where all did.
     """
 
     psnr: tuple[float, ...]
     ssim: tuple[float, ...]
     scores: tuple[float, ...] = ()
+    flawless: tuple[bool, ...] = ()
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Samples that count in a mean loss, bool [samples]: those with something to restore, or all if none has."""
+        counted = ~np.array(self.flawless or (False,) * len(self.psnr))
+        return counted if counted.any() else ~counted
 
 
 @dataclass(frozen=True)
@@ -76,8 +100,18 @@ class Choice:
 
 
 def mean_drop(reference: Quality, other: Quality) -> float:
-    """Mean loss of PSNR in dB."""
-    return float(np.mean(np.subtract(reference.psnr, other.psnr)))
+    """Mean loss of PSNR in dB over the samples that had something to restore.
+
+    A flawless picture that comes back at 74 dB instead of 78 has lost nothing that anybody sees, and would drown all
+    others in a mean of decibels; what it must keep is `LEAST_FLAWLESS`.
+    """
+    return float(np.mean(np.subtract(reference.psnr, other.psnr)[reference.counted]))
+
+
+def keeps_flawless(reference: Quality, other: Quality) -> bool:
+    """Whether every picture that needed no restoration keeps `LEAST_FLAWLESS` dB, or what the reference had."""
+    least = np.minimum(np.array(reference.psnr)[~reference.counted], LEAST_FLAWLESS)
+    return bool((np.array(other.psnr)[~reference.counted] >= least).all())
 
 
 def measure_layers(
@@ -105,7 +139,7 @@ def measure_layers(
         else:
             quality = measure((layer.name,))
             drop_db = mean_drop(reference, quality)
-            drop_ssim = float(np.mean(np.subtract(reference.ssim, quality.ssim)))
+            drop_ssim = float(np.mean(np.subtract(reference.ssim, quality.ssim)[reference.counted]))
         found.append(Sensitivity(layer, macs[layer.name], macs[layer.name] / total, drop_db, drop_ssim))
         progress(done, len(layers))
     return found

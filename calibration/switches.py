@@ -6,6 +6,7 @@ switches are inputs of the graph; what a layer computes with its switch on is wh
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper
 
 from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.observers import scale_of
-from uare_rt.calibration.qdq import quantised_weight
+from uare_rt.calibration.weights import RoundedWeight, round_weight
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -36,7 +37,7 @@ class Switchable:
         original: the float32 graph that the layers were found in.
         layers: what can be switched.
         ranges: largest magnitude to represent, by tensor of `original`.
-        least_error: see `uare_rt.calibration.qdq.place`.
+        weights: see `uare_rt.calibration.qdq.place`.
     """
 
     def __init__(
@@ -45,8 +46,7 @@ class Switchable:
         original: Graph,
         layers: Sequence[Layer],
         ranges: Mapping[str, float],
-        *,
-        least_error: bool = True,
+        weights: Mapping[str, RoundedWeight] = MappingProxyType({}),
     ) -> None:
         self._switches = {layer.name: f"switch.{index}" for index, layer in enumerate(layers)}
         self._weights = {x.name: f"{self._switches[x.name]}.weight" for x in layers if x.weight is not None}
@@ -64,8 +64,13 @@ class Switchable:
                 if name in layer.inputs:
                     _switch(result, node, index, switch, name, ranges[name])
                 elif name == layer.weight:
-                    real = np.asarray(original.constants[name], np.float32)
-                    _switch_weight(result, node, index, f"{switch}.weight", real, layer.axis, least_error=least_error)
+                    weight = weights.get(layer.name) or round_weight(
+                        np.asarray(original.constants[name], np.float32), layer.axis
+                    )
+                    _switch_constant(result, node, index, f"{switch}.weight", name, weight.real(layer.axis))
+                    if layer.bias is not None and weight.shift is not None:
+                        shifted = original.constants[layer.bias] + weight.shift
+                        _switch_constant(result, node, 2, f"{switch}.weight", layer.bias, shifted)
         self._executor = Executor(result)
         self.outputs = self._executor.outputs
 
@@ -117,20 +122,12 @@ def _switch_residual(
     _switch(graph, reader, next(i for i, name in enumerate(reader.input) if name != result), switch, source, largest)
 
 
-def _switch_weight(
-    graph: Graph,
-    node: onnx.NodeProto,
-    index: int,
-    switch: str,
-    real: NDArray[np.float32],
-    axis: int,
-    *,
-    least_error: bool,
+def _switch_constant(
+    graph: Graph, node: onnx.NodeProto, index: int, switch: str, source: str, other: NDArray[np.floating]
 ) -> None:
-    weight, prefix = node.input[index], f"{switch}.{node.name}.{index}"
-    levels, scales = quantised_weight(real, axis, least_error=least_error)
-    shape = [1] * real.ndim
-    shape[axis] = -1
-    graph.constants[f"{prefix}.real"] = (levels * scales.reshape(shape)).astype(np.float16).astype(np.float32)
-    graph.insert(node, [helper.make_node("Where", [switch, f"{prefix}.real", weight], [f"{prefix}.out"])])
+    """Switch between a constant and another one; `source` is its name before a cast to half precision."""
+    constant, prefix = node.input[index], f"{switch}.{node.name}.{index}"
+    half = constant != source
+    graph.constants[f"{prefix}.other"] = np.asarray(other.astype(np.float16) if half else other, np.float32)
+    graph.insert(node, [helper.make_node("Where", [switch, f"{prefix}.other", constant], [f"{prefix}.out"])])
     node.input[index] = f"{prefix}.out"

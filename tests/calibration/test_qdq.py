@@ -15,8 +15,9 @@ from uare_rt.calibration.graph import Graph
 from uare_rt.calibration.half import plan_half, to_half
 from uare_rt.calibration.layers import find_layers
 from uare_rt.calibration.observation import observe
-from uare_rt.calibration.qdq import place, quantised_weight
+from uare_rt.calibration.qdq import place
 from uare_rt.calibration.rounding import rounded
+from uare_rt.calibration.weights import round_weight
 
 Build = Callable[..., Graph]
 Frames = list[dict[str, NDArray[np.float32]]]
@@ -110,9 +111,9 @@ def test_channels_of_matrix_products(
 
 def test_stored_weights_round_to_nearest(rng: np.random.Generator) -> None:
     weight = rng.standard_normal((8, 4, 3, 3)).astype(np.float32)
-    levels, scales = quantised_weight(weight, 0, least_error=False)
-    error = np.abs(levels * scales.reshape(-1, 1, 1, 1) - weight)
-    assert (error <= scales.reshape(-1, 1, 1, 1) * 0.56).all()  # half a step, and what float16 takes from the scale
+    stored = round_weight(weight, 0)
+    error = np.abs(stored.real(0) - weight)
+    assert (error <= stored.scales.reshape(-1, 1, 1, 1) * 0.56).all()  # half a step, and what float16 takes from the scale
 
 
 def test_layers_know_where_they_come_from_and_what_they_cost(network: Graph, frames: Frames) -> None:
