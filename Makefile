@@ -16,8 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAPPING := setup.py pyproject.toml constraints.txt runtime/_version.py $(wildcard */__init__.py)
 
 NATIVE_PACKAGES := cmake g++ make pkg-config libssl-dev nlohmann-json3-dev \
-	libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
-	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+	libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev \
+	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
 
 define check_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

@@ -101,7 +101,7 @@ class GstSource:
                 raise InputError(f"{self.name}: {failure}")
             if failure == "" or self._gst.call("gst_app_sink_is_eos", self._sink):
                 return None
-        raise InputError(f"{self.name}: no frame came for {_READ_SECONDS:.0f} s")
+        raise InputError(f"{self.name}: no frame came for {_READ_SECONDS:g} s")
 
     def close(self) -> None:
         """Stop the pipeline."""
@@ -220,7 +220,7 @@ class GstSink:
             if failure is not None:
                 raise OutputError(f"{self.name}: {failure or 'the pipeline has ended'}")
             if time.monotonic() > patience:
-                raise OutputError(f"{self.name}: took no frame for {_WRITE_SECONDS:.0f} s")
+                raise OutputError(f"{self.name}: took no frame for {_WRITE_SECONDS:g} s")
             time.sleep(0.001)
 
     def _failure(self, seconds: float = 0.0) -> str | None:

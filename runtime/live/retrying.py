@@ -33,12 +33,14 @@ class Retry:
         first: seconds before the first try.
         factor: of every further wait over the one before.
         longest: seconds that a wait grows to.
+        steady: seconds of frames after which a source counts as found; one that is lost sooner has failed once more.
     """
 
     attempts: int = 10
     first: float = 0.5
     factor: float = 2.0
     longest: float = 8.0
+    steady: float = 5.0
 
     def check(self) -> None:
         """Refuse values out of their range.
@@ -46,7 +48,8 @@ class Retry:
         Raises:
             UsageError: naming them.
         """
-        if self.attempts < 0 or self.first < 0 or self.factor < 1 or self.longest < self.first:
+        least = min(self.attempts, self.first, self.factor - 1, self.longest - self.first, self.steady)
+        if not least >= 0:  # also for NaN
             raise UsageError(f"{self} is out of range: attempts and waits from 0 on, factor from 1, longest from first")
 
     def wait(self, attempt: int) -> float:
@@ -67,21 +70,25 @@ def capture(
     clock = _Clock()
     index, failed = 0, 0
     while True:
+        away, began = failed > 0, 0.0
         try:
-            if failed and stopped.wait(retry.wait(failed - 1)):
+            if away and stopped.wait(retry.wait(failed - 1)):
                 return
             source.open()
             clock.restart()
             for frame in _shots(source, stopped, recorder, clock, index):
-                if failed:
+                if away:
                     _LOG.warning("%s: found again", source.name)
                     recorder.count(reconnects=1)
-                index, failed = frame.index + 1, 0
+                    away, began = False, frame.taken
+                if failed and frame.taken - began >= retry.steady:
+                    failed = 0
+                index = frame.index + 1
                 yield frame
             if source.ends or stopped.is_set():
                 return
             raise InputError(f"{source.name}: the stream ended")
-        except InputError as error:  # noqa: PERF203  # losses are rare
+        except InputError as error:  # losses are rare
             if index == 0 or retry.attempts == 0:
                 raise
             if failed == retry.attempts:

@@ -16,7 +16,7 @@ from uare_rt.errors import InputError, UsageError
 from uare_rt.live import LiveOptions, LiveStream, Retry, SyntheticCamera, frame_number, open_source
 
 Encoded = Callable[..., bytes]
-FAST = Retry(attempts=3, first=0.01, longest=0.02)
+FAST = Retry(attempts=3, first=0.01, longest=0.02, steady=0)
 
 
 def numbers(stream: LiveStream) -> list[int]:
@@ -61,6 +61,15 @@ def test_a_camera_that_was_never_there_is_an_error_at_once(session: uare_rt.Sess
         with pytest.raises(InputError, match="cannot be opened"):
             LiveStream(source, session).run("null")
     assert time.monotonic() - began < 8
+
+
+def test_a_camera_that_is_lost_again_and_again_is_given_up(session: uare_rt.Session) -> None:
+    camera = SyntheticCamera(64, 16, rate=None, outages=dict.fromkeys(range(2, 100, 2), 0))
+    retry = Retry(attempts=3, first=0.01, longest=0.02)
+    stream = LiveStream(camera, session, LiveOptions(policy="every", strength=0, retry=retry))
+    with pytest.raises(InputError, match="given up after 3 tries"):
+        stream.run("null")
+    assert stream.statistics.delivered == 8
 
 
 def test_waits_between_tries_grow_to_their_bound() -> None:

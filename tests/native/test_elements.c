@@ -65,6 +65,9 @@ static void test_caps_that_cannot_be_met(void) {
   h = restore("", "video/x-raw,format=GRAY8,width=64,height=48,framerate=25/1");
   CHECK(gst_harness_push(h, picture(h, 64 * 48, 0)) == GST_FLOW_NOT_NEGOTIATED);
   gst_harness_teardown(h);
+  h = restore("", "video/x-raw,format=NV12,width=64,height=48,framerate=25/1,interlace-mode=interleaved");
+  CHECK(gst_harness_push(h, picture(h, NV12_SIZE, 0)) == GST_FLOW_NOT_NEGOTIATED);
+  gst_harness_teardown(h);
 }
 
 static void test_a_small_size_keeps_its_matrix_when_enlarged(void) {

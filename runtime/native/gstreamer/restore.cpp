@@ -24,7 +24,7 @@ struct UareRestore {
   GstClockTime frame_duration;  // of the negotiated rate
   GstClockTime earliest;        // running time that downstream still waits for, from its QoS events
   guint64 passed;               // frames enlarged or copied only, because they were late
-  guint64 assessed;             // assessments that were posted
+  uare_info info;               // after the last frame, under the object lock
 };
 
 struct UareRestoreClass {
@@ -63,10 +63,8 @@ std::string number(gdouble value) {
 }
 
 GstStructure *statistics(UareRestore *self) {
-  uare_info info = {};
-  info.struct_size = sizeof info;
-  // While a frame is under way the session is busy; the counters are then those of before.
-  if (self->session == nullptr || uare_query(self->session, &info) != UARE_OK) info = {};
+  // Kept by the element: while a frame is under way the session would answer that it is busy.
+  const uare_info &info = self->info;
   return gst_structure_new("uare-statistics", "frames", G_TYPE_UINT64, info.frames, "restored", G_TYPE_UINT64,
                            info.restored, "passed-through", G_TYPE_UINT64, self->passed, "assessed", G_TYPE_UINT64,
                            info.assessed, "scenes", G_TYPE_UINT64, info.scenes, "latency", G_TYPE_UINT64,
@@ -164,7 +162,8 @@ gboolean start(GstBaseTransform *transform) {
   if (self->threads > 0) options.push_back("threads=" + std::to_string(self->threads));
   self->changed = FALSE;
   self->earliest = GST_CLOCK_TIME_NONE;
-  self->passed = self->assessed = 0;
+  self->passed = 0;
+  self->info = {};
   const std::string bundle = self->bundle == nullptr ? "" : self->bundle;
   const bool named = self->bundle != nullptr;
   GST_OBJECT_UNLOCK(self);
@@ -353,11 +352,12 @@ GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *in, GstVide
     GST_ELEMENT_ERROR(self, STREAM, FAILED, ("%s", last_message().c_str()), (nullptr));
     return GST_FLOW_ERROR;
   }
+  GST_OBJECT_LOCK(self);
+  const bool assessed = info.assessed > self->info.assessed;
+  self->info = info;
+  GST_OBJECT_UNLOCK(self);
   if (info.assessed > 0) attach_verdict(out->buffer, verdict);
-  if (info.assessed > self->assessed) {
-    self->assessed = info.assessed;
-    post_verdict(GST_ELEMENT(self), verdict, pts, running_time);
-  }
+  if (assessed) post_verdict(GST_ELEMENT(self), verdict, pts, running_time);
   return GST_FLOW_OK;
 }
 

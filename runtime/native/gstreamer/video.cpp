@@ -69,6 +69,12 @@ uare_session *open_session(GstElement *element, const gchar *bundle, const std::
 }
 
 bool supported(const GstVideoInfo &info, std::string *reason) {
+  const GstVideoInterlaceMode mode = GST_VIDEO_INFO_INTERLACE_MODE(&info);
+  if (mode != GST_VIDEO_INTERLACE_MODE_PROGRESSIVE && mode != GST_VIDEO_INTERLACE_MODE_MIXED) {
+    *reason = "video is interlaced (" + std::string(gst_video_interlace_mode_to_string(mode)) +
+              "), which is not restored well as it is; put deinterlace before this element";
+    return false;
+  }
   const GstVideoColorMatrix matrix = info.colorimetry.matrix;
   if (!GST_VIDEO_INFO_IS_YUV(&info) || matrix == GST_VIDEO_COLOR_MATRIX_UNKNOWN ||
       matrix_of(matrix) != UARE_MATRIX_GUESS) {
