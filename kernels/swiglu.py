@@ -68,8 +68,7 @@ def swiglu_kernel(
         gated = tl.dot(tokens, tl.load(gate + weight, mask=held, other=0.0), gated, input_precision="ieee")
         plain = tl.dot(tokens, tl.load(up + weight, mask=held, other=0.0), plain, input_precision="ieee")
     result = gated / (1.0 + tl.exp(-gated)) * plain
-    # Wider than x by far: its rows are counted in 64 bits.
-    place = out + batch * o_batch + rows.to(tl.int64)[:, None] * o_token + columns[None, :]
+    place = out + batch * o_batch + rows[:, None] * o_token + columns[None, :]
     tl.store(place, result.to(out.dtype.element_ty), mask=live & present)
 
 
@@ -108,6 +107,7 @@ def run(
             check.tensor(f"{expert} {name}", weight, (inner, width), (x.dtype,), contiguous=True)
     total = sum(run.length for run in runs)
     check.value("the runs' length", total, total == tokens, f"x's {tokens} tokens")
+    check.count("one picture's result", tokens * inner)
     if tile is None:
         tile = tuned(target, _tile_key(max((run.length for run in runs), default=0)))
     out = torch.empty(batch, tokens, inner, dtype=x.dtype, device=x.device)

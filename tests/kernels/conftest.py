@@ -1,4 +1,7 @@
-"""Kernels of these tests run in Triton's interpreter, which must be known before the first of them is imported."""
+"""Where kernels run in these tests must be known before the first of them is imported.
+
+By default in Triton's interpreter; with ``UARE_KERNEL_TESTS=gpu``, as `test_on_gpu.py` sets it, compiled, on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,22 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["TRITON_INTERPRET"] = "1"
-for folder in (Path(__file__).parent, Path(__file__).parents[1] / "model"):
-    sys.path.insert(0, str(folder))  # importlib mode does not do it by itself; the latter for `bagel_layout`
+import pytest
+import torch
+
+# Importlib mode does not do it by itself; the first for `bagel_layout`.
+sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import ON_GPU
+
+if ON_GPU:
+    torch.set_default_device("cuda")
+    torch.backends.cudnn.allow_tf32 = False
+else:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-TARGET = "sm_87"
+ON_GPU = os.environ.get("UARE_KERNEL_TESTS") == "gpu"
+DEVICE = torch.device("cuda", 0) if ON_GPU else torch.device("cpu")
+TARGET = "sm_{}{}".format(*torch.cuda.get_device_capability()) if ON_GPU else "sm_87"
+# The interpreter multiplies no bf16 matrices; what casts to fp32 on reading works there.
+READ = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES = READ if ON_GPU else (torch.float16, torch.float32)
 _GUARD = 4096  # elements before and after that nobody may read into a result or write to
 
 
@@ -23,17 +29,17 @@ class Memory:
         self._guards: list[tuple[Tensor, Tensor]] = []
 
     def put(self, values: Tensor) -> Tensor:
-        """A copy of ``values`` with poison before and after it."""
+        """A copy of ``values`` on the device of the tests, with poison before and after it."""
         poison = float("nan") if values.is_floating_point() else torch.iinfo(values.dtype).max
         count = values.numel()
-        memory = torch.full((count + 2 * _GUARD,), poison, dtype=values.dtype)
+        memory = torch.full((count + 2 * _GUARD,), poison, dtype=values.dtype, device=DEVICE)
         inner = memory[_GUARD : _GUARD + count]
         inner.copy_(values.flatten())
         self._guards.append((memory, memory.clone()))
         return inner.view(values.shape)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
-        return self.put(torch.randn(shape, generator=self._generator).to(dtype))
+        return self.put(torch.randn(shape, generator=self._generator, device="cpu").to(dtype))
 
     def intact(self) -> bool:
         """Whether all poison is still what it was."""

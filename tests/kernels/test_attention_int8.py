@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from harness import TARGET, Memory, doubles, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from uare_rt.errors import UsageError
 from uare_rt.kernels import attention, attention_int8
@@ -18,7 +20,11 @@ def mixed(prefix: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ranges, torch.cat((torch.ones(tokens, prefix, dtype=torch.bool), mask), dim=1)
 
 
-@pytest.mark.parametrize(("prefix", "tokens", "dim", "groups"), [(70, 19, 128, 3), (0, 33, 72, 1), (5, 1, 32, 7)])
+@settings(max_examples=6, deadline=None)
+@given(
+    prefix=st.integers(0, 70), tokens=st.integers(1, 33), dim=st.sampled_from([8, 32, 72, 128]),
+    groups=st.sampled_from([1, 3, 7]),
+)  # fmt: skip
 def test_it_is_near_and_its_error_is_that_of_eight_bits(prefix: int, tokens: int, dim: int, groups: int) -> None:
     memory = Memory()
     q = memory.normal(1, groups, tokens, dim)

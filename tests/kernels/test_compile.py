@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from uare_rt.kernels import ahead
 from uare_rt.kernels.catalogue import OPERATORS, all_variants
 from uare_rt.kernels.devices import LIMITS, occupancy
 from uare_rt.kernels.table import BEGIN, END, rows, write_table
 from uare_rt.kernels.tiles import TARGETS, space, tile
 
+# What a C caller passes by the first letter of an argument's type in the manifest: type in PTX and bytes.
+KINDS = {"*": (b"u64", 8), "i": (b"u32", 4), "f": (b"f32", 4)}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "kernels.md"
 
 
@@ -23,6 +27,18 @@ def run(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[str
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | extra
     command = [sys.executable, *(str(argument) for argument in arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def sizes_of(cubin: Path) -> list[int]:
+    """Bytes of every parameter of a kernel, in order, as its machine code has them; gaps are for alignment only."""
+    done = subprocess.run([ahead._tool(), "-elf", cubin], capture_output=True, text=True, check=True)
+    found = re.findall(r"Ordinal\s*:\s*0x(\w+)\s+Offset\s*:\s*0x(\w+)\s+Size\s*:\s*0x(\w+)", done.stdout)
+    sizes, end = [], 0
+    for _, offset, size in sorted(tuple(int(part, 16) for part in entry) for entry in found):
+        assert offset == -(-end // size) * size
+        sizes.append(size)
+        end = offset + size
+    return sizes
 
 
 def checked(manifest: dict[str, Any], folder: Path) -> None:
@@ -35,7 +51,13 @@ def checked(manifest: dict[str, Any], folder: Path) -> None:
         cubin, ptx = ((folder / entry[kind]).read_bytes() for kind in ("cubin", "ptx"))
         assert cubin.startswith(b"\x7fELF"), where
         assert f".entry {entry['symbol']}(".encode() in ptx, where
-        assert ptx.count(b".param .") == len(entry["arguments"]), where
+        assert re.findall(rb"\.param \.(\w+)", ptx) == [
+            KINDS[argument["type"][0]][0] for argument in entry["arguments"]
+        ]
+        assert sizes_of(folder / entry["cubin"]) == [
+            *(KINDS[argument["type"][0]][1] for argument in entry["arguments"]),
+            *[8] * entry["null_pointers_after_arguments"]["cubin"],
+        ], where
 
 
 @pytest.fixture(scope="module")

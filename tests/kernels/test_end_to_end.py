@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from bagel_layout import bagel_layout
+from harness import DEVICE
 from safetensors.torch import load_file
 
 from uare_rt.kernels import dispatch
@@ -58,7 +59,7 @@ def test_uare_nano_assesses_and_restores(layout: torch.memory_format, convolutio
 @torch.no_grad()
 @pytest.mark.parametrize("renorm", ["text_channel", "global"])
 def test_the_tiny_unified_model_restores_a_picture(tmp_path: Path, renorm: str) -> None:
-    model, _ = load_unified(bagel_layout(TINY, tmp_path / "bagel"))
+    model, _ = load_unified(bagel_layout(TINY, tmp_path / "bagel"), device=str(DEVICE))
     picture = load_file(TINY / "inputs.safetensors")["raw_image"].numpy()
     flow, instruction = Flow(points=3, guidance=Guidance(4.0, 2.0, renorm)), [61, 3, 150]
     steps: dict[str, list[torch.Tensor]] = {"reference": [], "triton": []}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness import TARGET, Memory, as_good_as, doubles
+from harness import DTYPES, TARGET, Memory, as_good_as, doubles
 
 from uare_rt.errors import UsageError
 from uare_rt.kernels import flow_step
@@ -13,7 +13,7 @@ from uare_rt.model.flow import Guidance, guide
 
 
 @pytest.mark.parametrize("renorm", flow_step.RENORMS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("tokens", "width", "image"), [(37, 64, True), (5, 20, False)])
 def test_a_guided_step(renorm: str, dtype: torch.dtype, tokens: int, width: int, image: bool) -> None:
     memory = Memory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness import TARGET, Memory, as_good_as
+from harness import DTYPES, TARGET, Memory, as_good_as
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,7 +14,7 @@ from uare_rt.kernels import dispatch, gemm, gemm_w8a8
 from uare_rt.kernels.tiles import Tile
 from uare_rt.model.quantised import QuantisedLinear
 
-DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+TYPES = pytest.mark.parametrize("dtype", DTYPES)
 KINDS = pytest.mark.parametrize("kind", ["int8", "int4"])
 
 
@@ -23,7 +23,7 @@ def layer(memory: Memory, channels: int, width: int, kind: str) -> tuple[Tensor,
     return memory.put(made.weight.data), memory.put(made.scale.data), made.dequantised(torch.float32).double()
 
 
-@DTYPES
+@TYPES
 @KINDS
 @pytest.mark.parametrize(("rows", "width", "channels"), [(1, 256, 40), (5, 123, 17), (19, 300, 33), (3, 37, 9)])
 def test_weight_only(dtype: torch.dtype, kind: str, rows: int, width: int, channels: int) -> None:
@@ -56,7 +56,7 @@ def test_any_size_and_leading_axes(shape: list[int], width: int, channels: int, 
     assert memory.intact()
 
 
-@DTYPES
+@TYPES
 @pytest.mark.parametrize(("rows", "width", "channels"), [(1, 256, 40), (21, 123, 17)])
 def test_int8_by_int8(dtype: torch.dtype, rows: int, width: int, channels: int) -> None:
     memory = Memory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness import TARGET, Memory, as_good_as, doubles
+from harness import DTYPES, READ, TARGET, Memory, as_good_as, doubles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +17,7 @@ from uare_rt.model.mot import rotary
 
 EPS = 1e-6
 RUNS = (Run(0, 1), Run(1, 11), Run(0, 1), Run(1, 4))
-DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+TYPES = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def weights(memory: Memory, *shape: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -36,8 +36,7 @@ def test_a_table_covers_every_token_once_with_its_expert(runs: list[tuple[str, i
     assert covered == [int(name == "gen") for name, length in runs for _ in range(length)]
 
 
-# The interpreter multiplies no bf16 matrices; what casts to fp32 on reading works.
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", READ)
 @pytest.mark.parametrize(("batch", "width"), [(2, 160), (1, 37), (1, 1100)])
 def test_routed_norm(dtype: torch.dtype, batch: int, width: int) -> None:
     memory = Memory()
@@ -49,7 +48,7 @@ def test_routed_norm(dtype: torch.dtype, batch: int, width: int) -> None:
     assert memory.intact()
 
 
-@DTYPES
+@TYPES
 @pytest.mark.parametrize(
     ("runs", "batch", "width", "inner"), [(RUNS, 1, 48, 40), ((Run(1, 3),), 2, 123, 75), ((Run(0, 65),), 1, 64, 64)]
 )
@@ -63,7 +62,7 @@ def test_swiglu(dtype: torch.dtype, runs: tuple[Run, ...], batch: int, width: in
     assert memory.intact()
 
 
-@DTYPES
+@TYPES
 @pytest.mark.parametrize(
     ("dim", "heads", "kv_heads", "shared"), [(32, 5, 1, True), (128, 3, 1, False), (72, 2, 2, False)]
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness import TARGET, Memory, as_good_as, doubles
+from harness import DTYPES, READ, TARGET, Memory, as_good_as, doubles
 from torch import Tensor
 
 from uare_rt.errors import UsageError
 from uare_rt.kernels import modulated_conv, modulation
 from uare_rt.kernels.tiles import Tile
 
-DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+TYPES = pytest.mark.parametrize("dtype", DTYPES)
 LAST = torch.channels_last
 
 
@@ -21,8 +21,7 @@ def last(memory: Memory, *shape: int, dtype: torch.dtype) -> Tensor:
     return memory.normal(batch, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)
 
 
-# The interpreter multiplies no bf16 matrices; what casts to fp32 on reading works.
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", READ)
 @pytest.mark.parametrize("activation", modulation.ACTIVATIONS)
 @pytest.mark.parametrize("layout", ["first", "last"])
 def test_modulation(dtype: torch.dtype, activation: str, layout: str) -> None:
@@ -42,7 +41,7 @@ def test_modulation(dtype: torch.dtype, activation: str, layout: str) -> None:
     assert memory.intact()
 
 
-@DTYPES
+@TYPES
 @pytest.mark.parametrize(("inside", "channels", "size"), [(32, 32, (7, 11)), (19, 21, (5, 3)), (40, 8, (1, 13))])
 @pytest.mark.parametrize("residual", [False, True])
 def test_modulated_conv(dtype: torch.dtype, inside: int, channels: int, size: tuple[int, int], residual: bool) -> None:

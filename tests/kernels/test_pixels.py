@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import TARGET, Memory
+from harness import DEVICE, TARGET, Memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -27,7 +27,7 @@ BT709 = yuv(1, full_range=False)
 
 def bytes_of(memory: Memory, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(math.prod(shape))
-    return memory.put(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
+    return memory.put(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8, device="cpu"))
 
 
 @settings(max_examples=12, deadline=None)
@@ -92,17 +92,17 @@ def test_the_colour_bars_of_the_specification(data_dir: Path, full_range: bool) 
 
 def test_nv12_is_converted_as_the_runtime_does() -> None:
     generator = torch.Generator().manual_seed(4)
-    picture = torch.randint(0, 256, (14, 18, 3), generator=generator, dtype=torch.uint8)
+    picture = torch.randint(0, 256, (14, 18, 3), generator=generator, dtype=torch.uint8, device="cpu").to(DEVICE)
     frame = torch.zeros(21, 18, dtype=torch.uint8)
     values = (picture.float() / 255).permute(2, 0, 1).contiguous()
     emit.run(values, frame, Place(0, 0, 14, 18), colour=BT709, target=TARGET, tile=SMALL)
-    luma, chroma = rgb_to_yuv(picture.numpy(), "NV12", YuvColour("bt709"))
+    luma, chroma = rgb_to_yuv(picture.cpu().numpy(), "NV12", YuvColour("bt709"))
     expected = np.concatenate((luma, chroma.reshape(7, 18)))
-    assert np.abs(frame.numpy().astype(int) - expected.astype(int)).max() <= 1
-    assert (frame.numpy() == expected).mean() > 0.99
+    assert np.abs(frame.cpu().numpy().astype(int) - expected.astype(int)).max() <= 1
+    assert (frame.cpu().numpy() == expected).mean() > 0.99
     got = ingest.run(frame, multiple=2, colour=BT709, dtype=torch.float32, target=TARGET, tile=SMALL)
-    back = yuv_to_rgb([frame[:14].numpy(), frame[14:].reshape(7, 9, 2).numpy()], "NV12", YuvColour("bt709"))
-    assert np.array_equal(np.rint(np.clip(got[0].permute(1, 2, 0).numpy(), 0, 1) * 255), back)
+    back = yuv_to_rgb([frame[:14].cpu().numpy(), frame[14:].reshape(7, 9, 2).cpu().numpy()], "NV12", YuvColour("bt709"))
+    assert np.array_equal(np.rint(np.clip(got[0].permute(1, 2, 0).cpu().numpy(), 0, 1) * 255), back)
 
 
 def test_tiles_of_nv12_are_those_of_the_whole_frame() -> None:
@@ -157,7 +157,7 @@ def test_strength_zero_keeps_every_byte_and_full_strength_rounds_as_the_runtime_
     emit.run(values, out, Place(0, 0, 9, 7), original=original, strength=0.0, target=TARGET, tile=SMALL)
     assert torch.equal(out, original)
     emit.run(values, out, Place(0, 0, 9, 7), target=TARGET, tile=SMALL)
-    assert np.array_equal(out.numpy(), from_unit(values.permute(1, 2, 0).numpy(), np.uint8))
+    assert np.array_equal(out.cpu().numpy(), from_unit(values.permute(1, 2, 0).cpu().numpy(), np.uint8))
 
 
 def test_dithering_keeps_the_mean_of_a_level_between_two() -> None:
@@ -181,7 +181,7 @@ def test_changed_tiles_are_those_of_the_reference(height: int, width: int, spots
     after = before.clone()
     generator = torch.Generator().manual_seed(seed)
     for _ in range(spots):
-        y, x = (int(torch.randint(0, size, (), generator=generator)) for size in (height, width))
+        y, x = (int(torch.randint(0, size, (), generator=generator, device="cpu")) for size in (height, width))
         after[y : y + 3, x : x + 3] += 97
     after, tiles = memory.put(after), memory.put(tile_table(height, width, 20))
     got = changes.run(before, after, tiles, 40, target=TARGET, tile=Tile({"BLOCKS": 4}, 1, 1))
@@ -196,7 +196,12 @@ def test_noise_alone_changes_nothing_and_an_edge_does(noise: float) -> None:
     generator = torch.Generator().manual_seed(3)
 
     def noisy(picture: Tensor) -> Tensor:
-        return (picture + noise * torch.randn(picture.shape, generator=generator)).round().clamp(0, 255).byte()
+        return (
+            (picture + noise * torch.randn(picture.shape, generator=generator, device="cpu").to(DEVICE))
+            .round()
+            .clamp(0, 255)
+            .byte()
+        )
 
     still = torch.full((48, 48, 3), 120.0)
     moved = still.clone()

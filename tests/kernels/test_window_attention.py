@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness import TARGET, Memory, as_good_as, doubles
+from harness import DTYPES, TARGET, Memory, as_good_as, doubles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ def check(windows: int, heads: int, tokens: int, length: int, contexts: int, dty
     assert memory.intact()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_the_generator_of_nano(dtype: torch.dtype) -> None:
     check(windows=7, heads=5, tokens=16, length=43, contexts=1, dtype=dtype, count=4)
 
