@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from uare_rt.cli.console import Meter, emit, emit_json, emit_table
 from uare_rt.cli.failures import Failures
 from uare_rt.cli.inputs import Source, find_sources
-from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, ThreadsOption
+from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, OverwriteOption, ThreadsOption
+from uare_rt.cli.timelines import named_severities, plan_timelines, show_scenes, survey
 from uare_rt.cli.unified import is_unified, refuse_video
 from uare_rt.errors import UsageError
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["assess", "assess_source"]
 
-_WORTH_NAMING = 1 / 8  # severities below round to the level "none"
-
 
 def assess(
     ctx: typer.Context,
@@ -30,6 +30,18 @@ def assess(
     in_words: Annotated[
         bool, typer.Option("--describe", help="uare-7b: let the model describe each image in its own words.")
     ] = False,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            "--timeline",
+            metavar="DIR",
+            help="Videos: assess at every cut and in between, and write JSON, CSV, a plot and the worst moments.",
+        ),
+    ] = None,
+    every: Annotated[
+        str, typer.Option("--every", metavar="TIME", help="With --timeline: time between two samples of a scene.")
+    ] = "2s",
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
@@ -42,9 +54,11 @@ def assess(
     With --json, a list with one object per file: path, kind (image or video), score, level, severities,
     probabilities, description; a video has samples (each of these and its seconds) and its worst
     sample, but no probabilities of its own; with --describe an image has words. A file that failed has path and
-    error only.
+    error only. With --timeline a video has score, seconds, frames, scenes, worst, samples, damage and files, the
+    files written; several videos get a directory of their names each inside DIR.
     """
     sources = find_sources(paths)
+    folders = plan_timelines(sources, timeline, every, overwrite=overwrite)
     failures = Failures(ctx)
     records: list[dict[str, Any]] = []
     import uare_rt
@@ -53,10 +67,18 @@ def assess(
         for source in sources:
             meter.start(source.path.name)
             with failures.at(source.path):
-                records.append(assess_source(session, source) | _words(session, source, in_words))
+                if folders:
+                    records.append(survey(session, source.path, folders[source.path], meter))
+                    if records[-1]["damage"]:
+                        failures.add_incomplete(source.path, f"damaged at {records[-1]['damage'][0]['seconds']:.1f} s")
+                else:
+                    records.append(assess_source(session, source) | _words(session, source, in_words))
             meter.finish()
     if as_json:
         emit_json([*records, *failures.records()])
+    elif folders:
+        for record in records:
+            show_scenes(record)
     elif records:
         emit_table(("path", ">score", "level", "severities", "description"), [_row(record) for record in records])
         for record in records:
@@ -99,6 +121,5 @@ def assess_source(session: Session | UnifiedSession, source: Source) -> dict[str
 
 
 def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
-    named = sorted(record["severities"].items(), key=lambda item: -item[1])
-    severities = ", ".join(f"{name} {value:.2f}" for name, value in named if value >= _WORTH_NAMING)
-    return record["path"], f"{record['score']:.2f}", record["level"], severities or "-", record["description"]
+    severities = named_severities(record["severities"])
+    return record["path"], f"{record['score']:.2f}", record["level"], severities, record["description"]

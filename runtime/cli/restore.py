@@ -24,6 +24,7 @@ from uare_rt.cli.flow_options import (
 from uare_rt.cli.inputs import find_sources
 from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, OverwriteOption, ThreadsOption
 from uare_rt.cli.outputs import plan_outputs, prepared_directories
+from uare_rt.cli.spreading import workers_for
 from uare_rt.cli.unified import is_unified
 from uare_rt.cli.video_options import (
     BitRateOption,
@@ -37,12 +38,14 @@ from uare_rt.cli.video_options import (
     PresetOption,
     PreviewOption,
     RawOption,
+    RayOption,
     ResumeOption,
     ReuseOption,
     SampleOption,
     SkipAboveOption,
     StartOption,
     VerifyOption,
+    WorkersOption,
     parse_rate,
     parse_raw,
     parse_seconds,
@@ -95,6 +98,8 @@ def restore(
     sample: SampleOption = None,
     preview: PreviewOption = None,
     fps: FpsOption = "25",
+    ray: RayOption = None,
+    workers: WorkersOption = None,
     raw: RawOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
@@ -113,6 +118,7 @@ def restore(
 
     One input and an OUT with a suffix give that file; otherwise files of the same names are written into the
     directory OUT. Inputs are never overwritten. A run over several files goes on past bad ones.
+    With several GPUs, --workers or --ray, parts of each video are restored side by side and joined.
     A uare-7b model, a bundle or a checkpoint directory, works at its own resolution and gives the input size back.
     A clip may also be numbered images (shot_%04d.png, or a directory with a video as OUT) or frames on a pipe (-).
 
@@ -155,6 +161,8 @@ def restore(
     settings = Settings(
         int(scale.value), strength, tile, overwrite, video, flow, resume, parse_seconds(preview, "--preview")
     )
+    if ray is not None and workers is not None:
+        raise UsageError("--ray and --workers: choose one of the two")
     import uare_rt
     from uare_rt.tiling import checked_tile
 
@@ -170,11 +178,15 @@ def restore(
             raise UsageError(f"--tile: {session.manifest.name} restores a picture as a whole; leave it out")
         failures = Failures(ctx)
         records: list[dict[str, Any]] = []
-        with prepared_directories([job for job in jobs if out != "-"]), Meter(len(jobs)) as meter:
+        with (
+            workers_for(jobs, ray, workers, (bundle, backend, threads)) as spreading,
+            prepared_directories([job for job in jobs if out != "-"]),
+            Meter(len(jobs)) as meter,
+        ):
             for job in jobs:
                 meter.start(job.source.path.name)
                 with failures.at(job.source.path):
-                    record = restore_job(session, job, settings, meter)
+                    record = restore_job(session, job, settings, meter, spreading)
                     records.append(record)
                     if out == "-":
                         meter.tell(_line(record))
@@ -207,8 +219,8 @@ def _spared(record: Mapping[str, Any]) -> str:
         if record[name]
     ]
     parts += [f"{record['resumed']} frames from an earlier run"] if record["resumed"] else []
-    busiest = max(record["stages"], key=record["stages"].__getitem__)
-    parts.append(f"most time in {busiest}")
+    if record["stages"]:
+        parts.append(f"most time in {max(record['stages'], key=record['stages'].__getitem__)}")
     return ", " + ", ".join(parts)
 
 

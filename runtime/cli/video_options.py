@@ -24,12 +24,14 @@ __all__ = [
     "PresetOption",
     "PreviewOption",
     "RawOption",
+    "RayOption",
     "ResumeOption",
     "ReuseOption",
     "SampleOption",
     "SkipAboveOption",
     "StartOption",
     "VerifyOption",
+    "WorkersOption",
     "parse_rate",
     "parse_raw",
     "parse_seconds",
@@ -73,6 +75,17 @@ FpsOption = Annotated[str, typer.Option("--fps", metavar="RATE", help="Frames pe
 RawOption = Annotated[
     str | None,
     typer.Option("--raw", metavar="FORM", help="Headerless frames on pipes: WIDTHxHEIGHT@RATE:PIXELFORMAT."),
+]
+
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Restore videos on a Ray cluster: auto, HOST:6379, or local."),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, metavar="N", help="Processes that share each video; one for each GPU if not given."
+    ),
 ]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uare_rt.cli.console import Meter
     from uare_rt.cli.flow_options import FlowOptions
     from uare_rt.cli.outputs import Job
+    from uare_rt.cli.spreading import Spreading
     from uare_rt.session import Session
     from uare_rt.video import VideoOptions, VideoProgress
     from uare_rt.vlm.session import UnifiedSession
@@ -58,8 +59,14 @@ def preview_job(paths: Sequence[str], out: str, *, overwrite: bool) -> Job:
     return Job(sources[0], target)
 
 
-def restore_job(session: Session | UnifiedSession, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
-    """Restore one image or video and write it.
+def restore_job(
+    session: Session | UnifiedSession,
+    job: Job,
+    settings: Settings,
+    meter: Meter,
+    spreading: Spreading | None = None,
+) -> dict[str, Any]:
+    """Restore one image or video and write it; videos with the workers of ``spreading`` where there are some.
 
     Returns:
         The JSON object documented for `restore --json`.
@@ -74,9 +81,12 @@ def restore_job(session: Session | UnifiedSession, job: Job, settings: Settings,
         if settings.preview is not None or job.source.is_video:
             raise refuse_video(session.manifest.name)
         result = _image(session, job, settings, meter)
+    elif settings.preview is not None:
+        result = _preview(session, job, settings, meter)
+    elif job.source.is_video:
+        result = _video(session, job, settings, meter, spreading)
     else:
-        work = _preview if settings.preview is not None else _video if job.source.is_video else _image
-        result = work(session, job, settings, meter)
+        result = _image(session, job, settings, meter)
     return {
         "path": str(job.source.path),
         "output": str(job.target),
@@ -126,23 +136,27 @@ def _image(session: Session | UnifiedSession, job: Job, settings: Settings, mete
     }
 
 
-def _video(session: Session, job: Job, settings: Settings, meter: Meter) -> dict[str, Any]:
+def _video(session: Session, job: Job, settings: Settings, meter: Meter, spreading: Spreading | None) -> dict[str, Any]:
+    from uare_rt.cli.spreading import spreads
     from uare_rt.video import restore_video
+    from uare_rt.video.spread import spread_video
 
     def show(progress: VideoProgress) -> None:
         meter.update(progress.frames, progress.total, progress.fps, "frames", _standing(progress))
 
-    report = restore_video(
-        session,
-        job.source.path,
-        job.target,
-        scale=settings.scale,
-        strength=settings.strength,
-        overwrite=settings.overwrite,
-        resume=settings.resume,
-        options=settings.video,
-        progress=show,
-    )
+    how: dict[str, Any] = {
+        "scale": settings.scale,
+        "strength": settings.strength,
+        "overwrite": settings.overwrite,
+        "resume": settings.resume,
+        "options": settings.video,
+        "progress": show,
+    }
+    if spreading is not None and spreads(job):
+        source = job.source.path.resolve()
+        report = spread_video(session, spreading.engine, spreading.model, source, job.target, **how)
+    else:
+        report = restore_video(session, job.source.path, job.target, **how)
     return {
         "score": report.score_before,
         "score_after": report.score_after,

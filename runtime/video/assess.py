@@ -39,6 +39,10 @@ class VideoSample:
     seconds: float
     assessment: Assessment
 
+    def to_dict(self) -> dict[str, Any]:
+        """Time and verdict as JSON-ready values."""
+        return {"seconds": self.seconds, **self.assessment.to_dict()}
+
 
 @dataclass(frozen=True)
 class VideoAssessment:
@@ -67,13 +71,9 @@ class VideoAssessment:
             "level": self.level,
             "severities": dict(self.severities),
             "description": self.description,
-            "worst": _sample_dict(self.worst),
-            "samples": [_sample_dict(sample) for sample in self.samples],
+            "worst": self.worst.to_dict(),
+            "samples": [sample.to_dict() for sample in self.samples],
         }
-
-
-def _sample_dict(sample: VideoSample) -> dict[str, Any]:
-    return {"seconds": sample.seconds, **sample.assessment.to_dict()}
 
 
 def assess_video(session: Session, source: str | Path, *, samples: int = 16) -> VideoAssessment:

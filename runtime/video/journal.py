@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from uare_rt.video.frames import Checkpoint
 
-__all__ = ["Journal", "Piece", "PiecePacket", "journal_folder"]
+__all__ = ["Journal", "Piece", "PiecePacket", "journal_folder", "load_state", "save_state", "write_safely"]
 
 _VERSION = 1
 
@@ -120,13 +120,7 @@ class Journal:
         """State of every stage after the last finished part; None before any."""
         if self._content.state is None:
             return None
-        with np.load(self.folder / self._content.state) as arrays:
-            plain: dict[str, dict[str, Any]] = json.loads(str(arrays["plain"]))
-            for name in arrays.files:
-                if name != "plain":
-                    stage, _, key = name.partition("/")
-                    plain[stage][key] = arrays[name]
-        return plain
+        return load_state(self.folder / self._content.state)
 
     def begin(self) -> None:
         """Make the directory."""
@@ -143,7 +137,7 @@ class Journal:
         write_safely(self.folder / f"{file}.json", msgspec.json.encode(packets))
         before = self._content.state
         state = f"state-{len(self._content.pieces):05d}.npz"
-        self._save(self.folder / state, checkpoint.state)
+        save_state(self.folder / state, checkpoint.state)
         self._content.pieces.append(Piece(file, len(packets), checkpoint.pts))
         self._content.state = state
         self._write()
@@ -173,18 +167,31 @@ class Journal:
     def _write(self) -> None:
         write_safely(self._path, msgspec.json.encode(self._content))
 
-    def _save(self, path: Path, state: dict[str, dict[str, Any]]) -> None:
-        arrays: dict[str, Any] = {}
-        plain: dict[str, dict[str, Any]] = {}
-        for stage, values in state.items():
-            plain[stage] = {key: value for key, value in values.items() if not isinstance(value, np.ndarray)}
-            arrays |= {f"{stage}/{key}": value for key, value in values.items() if isinstance(value, np.ndarray)}
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, plain=np.array(json.dumps(plain)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+
+def save_state(path: Path, state: dict[str, dict[str, Any]]) -> None:
+    """Write the state of every stage: a file that is there whole or not at all."""
+    arrays: dict[str, Any] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for stage, values in state.items():
+        plain[stage] = {key: value for key, value in values.items() if not isinstance(value, np.ndarray)}
+        arrays |= {f"{stage}/{key}": value for key, value in values.items() if isinstance(value, np.ndarray)}
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, plain=np.array(json.dumps(plain)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_state(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what `save_state` has written."""
+    with np.load(path) as arrays:
+        plain: dict[str, dict[str, Any]] = json.loads(str(arrays["plain"]))
+        for name in arrays.files:
+            if name != "plain":
+                stage, _, key = name.partition("/")
+                plain[stage][key] = arrays[name]
+    return plain
 
 
 def write_safely(path: Path, data: bytes) -> None:

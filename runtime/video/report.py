@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from uare_rt.errors import InputError
+
 if TYPE_CHECKING:
     from uare_rt.video.frames import Damage
     from uare_rt.video.pipeline import StageTime
+    from uare_rt.video.restoring import Counts
 
 __all__ = ["KeptOriginal", "VideoProgress", "VideoReport"]
 
@@ -95,6 +100,38 @@ class VideoReport:
     originals: tuple[KeptOriginal, ...]
     damage: tuple[Damage, ...]
     notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, counts: Counts, *, resumed: int, seconds: float, **facts: Any) -> VideoReport:
+        """The report of a run that has counted its work.
+
+        Args:
+            counts: of all frames.
+            resumed: frames of them that an earlier run had made.
+            seconds: wall time of this run.
+            facts: the other attributes that are not counted.
+
+        Raises:
+            InputError: there was not one frame.
+        """
+        if not counts.frames:
+            raise InputError(f"{facts['source']}: not one frame could be restored")
+        return cls(
+            frames=counts.frames,
+            reused=counts.repeated,
+            skipped=counts.skipped,
+            kept=counts.kept,
+            tiles=counts.tiles,
+            tiles_computed=counts.tiles_computed,
+            resumed=resumed,
+            seconds=seconds,
+            fps=(counts.frames - resumed) / seconds,
+            assessed=len(counts.before),
+            score_before=float(np.mean(counts.before)),
+            score_after=float(np.mean(counts.after)),
+            originals=tuple(KeptOriginal(*place) for place in counts.complaints),
+            **facts,
+        )
 
     @property
     def damaged(self) -> bool:

@@ -6,9 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from uare_rt.errors import InputError, UsageError
+from uare_rt.errors import UsageError
 from uare_rt.video.excerpt import ExcerptSource, excerpt_range
 from uare_rt.video.frames import Checkpoint, Frame, FrameSink, FrameSource, Picture
 from uare_rt.video.journal import Journal
@@ -17,7 +15,7 @@ from uare_rt.video.options import VideoOptions
 from uare_rt.video.pipeline import Stage, run_stages
 from uare_rt.video.piping import PipeSink
 from uare_rt.video.planning import FramePlanner, Plan
-from uare_rt.video.report import KeptOriginal, VideoProgress, VideoReport
+from uare_rt.video.report import VideoProgress, VideoReport
 from uare_rt.video.restoring import FrameRestorer
 from uare_rt.video.segments import PIECE_SECONDS, SegmentSink
 from uare_rt.video.sequences import ImageSink, ImageSource, is_pattern, pattern_of
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from uare_rt.session import Session
     from uare_rt.video.pipeline import StageTime
 
-__all__ = ["Run", "open_source", "restore_video"]
+__all__ = ["Run", "check_options", "check_resumable", "open_source", "restore_video", "settings_of"]
 
 
 def restore_video(
@@ -80,8 +78,8 @@ def restore_video(
         writer: FrameSink
         journal = None
         if resume:
-            _check_resumable(reader, source, target, overwrite=overwrite)
-            journal = _open_journal(session, source, target, {"scale": scale, "strength": strength}, options)
+            check_resumable(reader, source, target, overwrite=overwrite)
+            journal = Journal(Path(target), settings_of(session, source, scale, strength, options))
             writer = SegmentSink(
                 reader,
                 Path(target),
@@ -145,30 +143,31 @@ def _open_sink(
     return VideoSink(reader, Path(target), scale=scale, options=options)
 
 
-def _check_resumable(reader: FrameSource, source: str | Path, target: str | Path, *, overwrite: bool) -> None:
+def check_resumable(reader: FrameSource, source: str | Path, target: str | Path, *, overwrite: bool) -> None:
+    """Refuse what is no video file, on either side.
+
+    Raises:
+        UsageError: source or target is a pipe or images, or the target cannot be what it names.
+        OutputError: the target cannot be written.
+    """
     if reader.origin is None or is_pipe(source) or is_pipe(target) or is_pattern(target):
-        raise UsageError("resume works from a video file to a video file; leave it out for pipes and images")
+        raise UsageError("resume and spreading work from a video file to a video file, not with pipes and images")
     check_target(Path(source), Path(target), overwrite=overwrite)
 
 
-def _open_journal(
-    session: Session,
-    source: str | Path,
-    target: str | Path,
-    settings: dict[str, float],
-    options: VideoOptions,
-) -> Journal:
+def settings_of(
+    session: Session, source: str | Path, scale: int, strength: float, options: VideoOptions
+) -> dict[str, str]:
+    """What determines a result: a run that is taken up again must have the same."""
     status = Path(source).stat()
-    return Journal(
-        Path(target),
-        {
-            "source": f"{Path(source).name}, {status.st_size} bytes, {status.st_mtime_ns}",
-            "model": session.manifest.source.weights_sha256,
-            "backend": session.backend,
-            **{name: str(value) for name, value in settings.items()},
-            **{name: str(value) for name, value in vars(options).items()},
-        },
-    )
+    return {
+        "source": f"{Path(source).name}, {status.st_size} bytes, {status.st_mtime_ns}",
+        "model": session.manifest.source.weights_sha256,
+        "backend": session.backend,
+        "scale": str(scale),
+        "strength": str(strength),
+        **{name: str(value) for name, value in vars(options).items()},
+    }
 
 
 class Run:
@@ -197,9 +196,7 @@ class Run:
         self._writer = writer
         self._options = options
         self._planner = FramePlanner(session, float(reader.info.rate), options)
-        self._restorer = FrameRestorer(
-            session, scale=scale, strength=strength, verify=options.verify, together=options.assess_every
-        )
+        self._restorer = FrameRestorer(session, scale=scale, strength=strength, options=options)
         self._piece: int | None = None
         self._after: int | None = None
         self._resumed = 0
@@ -238,29 +235,15 @@ class Run:
 
     def report(self, source: str | Path, target: str | Path, stages: tuple[StageTime, ...]) -> VideoReport:
         """What was done."""
-        counts = self._restorer.counts
-        if not counts.frames:
-            raise InputError(f"{source}: not one frame could be restored")
-        seconds = time.perf_counter() - self._began
-        return VideoReport(
+        return VideoReport.of(
+            self._restorer.counts,
+            resumed=self._resumed,
+            seconds=time.perf_counter() - self._began,
             source=str(source),
             target=str(target),
             encoding=self._writer.encoding,
-            frames=counts.frames,
-            reused=counts.repeated,
-            skipped=counts.skipped,
-            kept=counts.kept,
-            tiles=counts.tiles,
-            tiles_computed=counts.tiles_computed,
-            resumed=self._resumed,
-            seconds=seconds,
-            fps=(counts.frames - self._resumed) / seconds,
             scenes=self._planner.scenes,
-            assessed=len(counts.before),
-            score_before=float(np.mean(counts.before)),
-            score_after=float(np.mean(counts.after)),
             stages=stages,
-            originals=tuple(KeptOriginal(*place) for place in counts.complaints),
             damage=self._reader.damage,
             notes=(*self._reader.notes, *self._writer.notes),
         )
@@ -303,17 +286,8 @@ class Run:
                 yield item
                 continue
             seconds = float(item.frame.pts * self._reader.info.time_base)
-            restored = self._restorer.restore(item, seconds, self._planner.tiles(item))
-            yield self._split(item, restored) if self._options.compare else restored
+            yield self._restorer.restore(item, seconds, self._planner.tiles(item))
             self._tell()
-
-    def _split(self, plan: Plan, restored: Frame) -> Frame:
-        """Left as it was, right restored, a white line between them."""
-        middle = restored.pixels.shape[1] // 2
-        both = restored.pixels.copy()
-        both[:, :middle] = self._restorer.original(plan)[:, :middle]
-        both[:, max(middle - 1, 0) : middle + 1] = np.iinfo(both.dtype).max
-        return Frame(both, restored.pts, restored.duration)
 
     def _finish(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:

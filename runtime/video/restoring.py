@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from uare_rt.session import Session
     from uare_rt.video.frames import Pixels
+    from uare_rt.video.options import VideoOptions
     from uare_rt.video.planning import Plan
 
 __all__ = ["Counts", "FrameRestorer"]
@@ -59,16 +60,16 @@ class FrameRestorer:
         session: does the work.
         scale: of the result.
         strength: 0 (leave as is) to 1.
-        verify: keep the original where the result is worse.
-        together: frames that are restored with one context.
+        options: how to work.
     """
 
-    def __init__(self, session: Session, *, scale: int, strength: float, verify: bool, together: int) -> None:
+    def __init__(self, session: Session, *, scale: int, strength: float, options: VideoOptions) -> None:
         self._session = session
         self._scale = scale
         self._strength = strength
-        self._verify = verify
-        self._together = together
+        self._verify = options.verify
+        self._compare = options.compare
+        self._together = options.assess_every
         self._follower = Follower(scale)
         self._computed: Pixels | None = None
         self._followed: Pixels | None = None
@@ -104,6 +105,8 @@ class FrameRestorer:
             shown = self._followed = self._compute(plan)
             if assessed is not None:
                 shown = self._judged(plan, shown, assessed.score, seconds)
+        if self._compare:
+            shown = _split(self.original(plan), shown)
         return Frame(shown, plan.frame.pts, plan.frame.duration)
 
     def state(self) -> dict[str, Any]:
@@ -196,6 +199,15 @@ class FrameRestorer:
             ahead=self._together * whole,
         ).image
         return restored
+
+
+def _split(original: Pixels, restored: Pixels) -> Pixels:
+    """Left as it was, right restored, a white line between them."""
+    middle = restored.shape[1] // 2
+    both = restored.copy()
+    both[:, :middle] = original[:, :middle]
+    both[:, max(middle - 1, 0) : middle + 1] = np.iinfo(both.dtype).max
+    return both
 
 
 def _spread(blocks: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

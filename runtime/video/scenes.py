@@ -140,7 +140,8 @@ class ContextTracker:
         self._cuts.last = state["thumbnail"]
         self._since, self._score, self.scenes = state["since"], state["score"], state["scenes"]
         self._smoothed, self._used = (
-            QualityContext(*(state[f"{which}_{name}"] for name in ("k", "v", "vec"))) for which in ("smoothed", "used")
+            QualityContext(*(state[f"{which}_{name}"] for name in ("k", "v", "vec"))) if f"{which}_k" in state else None
+            for which in ("smoothed", "used")
         )
 
 

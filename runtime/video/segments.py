@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from uare_rt.video.copying import CONTAINERS, SideTracks
 from uare_rt.video.frames import Checkpoint, Frame, Picture, SidePacket
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uare_rt.video.journal import Journal
     from uare_rt.video.options import VideoOptions
 
-__all__ = ["PIECE_SECONDS", "PieceWriter", "SegmentSink", "join_pieces"]
+__all__ = ["PIECE_SECONDS", "PieceWriter", "SegmentSink", "check_container", "join_pieces"]
 
 PIECE_SECONDS = 5
 """Length of a piece: at most this much is computed again after a kill."""
@@ -33,7 +33,7 @@ class PieceWriter:
     """Encodes the pictures of one piece; its file holds the packets one after another, as the encoder gave them.
 
     Args:
-        path: the file.
+        file: open for writing; closed by `finish` and `abandon`.
         encoder: begins anew for the piece.
         format_name: FFmpeg's name of the container that the pieces will be joined into.
 
@@ -41,7 +41,7 @@ class PieceWriter:
         packets: what the file holds, in order.
     """
 
-    def __init__(self, path: Path, encoder: PictureEncoder, format_name: str) -> None:
+    def __init__(self, file: BinaryIO, encoder: PictureEncoder, format_name: str) -> None:
         import av
 
         self._encoder = encoder
@@ -49,8 +49,8 @@ class PieceWriter:
         self.packets: list[PiecePacket] = []
         # Never written to: an encoder belongs to a container, which decides where its headers go.
         self._container: Any = av.open(io.BytesIO(), "w", format=format_name)
-        encoder.open(self._container, path.suffix)
-        self._file = path.open("wb")
+        encoder.open(self._container, f".{format_name}")
+        self._file = file
 
     def write(self, picture: Picture) -> None:
         """Encode a picture."""
@@ -58,8 +58,10 @@ class PieceWriter:
         self._store(self._encoder.encode(picture))
 
     def finish(self) -> None:
-        """Flush the encoder; the file is on the disk afterwards."""
+        """Flush the encoder; a file is on the disk afterwards, a buffer in memory stays open."""
         self._store(self._encoder.encode(None))
+        if isinstance(self._file, io.BytesIO):
+            return
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -111,7 +113,7 @@ class SegmentSink:
         self._writer: PieceWriter | None = None
         self._partial: Path | None = None
         self._finished = False
-        self._check_container()
+        check_container(source, target, self._encoder)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -138,7 +140,7 @@ class SegmentSink:
                 if self._writer is None:
                     self._journal.begin()
                     self._partial = self._journal.folder / "piece.part"
-                    self._writer = PieceWriter(self._partial, self._encoder, self._format)
+                    self._writer = PieceWriter(self._partial.open("wb"), self._encoder, self._format)
                 self._writer.write(item)
             elif isinstance(item, Checkpoint):
                 self._close_piece(item)
@@ -181,21 +183,27 @@ class SegmentSink:
         self._journal.add(name, self._writer.packets, checkpoint)
         self._writer = None
 
-    def _check_container(self) -> None:
-        """Find out now, and not after hours, whether the container can hold everything."""
-        partial = partial_name(self._target)
-        container: Any = None
-        try:
-            with explained(self._target):
-                container = open_output(partial, self._format, self._source)
-                add_pictures(container, self._encoder, self._source, self._target.suffix)
-                SideTracks(container, self._source, self._target.suffix).add()
-                container.start_encoding()
-        finally:
-            if container is not None:
-                with contextlib.suppress(Exception):
-                    container.close()
-            partial.unlink(missing_ok=True)
+
+def check_container(source: FrameSource, target: Path, encoder: PictureEncoder) -> None:
+    """Find out now, and not after hours, whether the container can hold everything.
+
+    Raises:
+        UsageError: it cannot; the message names one that can.
+        OutputError: nothing can be written there.
+    """
+    partial = partial_name(target)
+    container: Any = None
+    try:
+        with explained(target):
+            container = open_output(partial, CONTAINERS[target.suffix.lower()], source)
+            add_pictures(container, encoder, source, target.suffix)
+            SideTracks(container, source, target.suffix).add()
+            container.start_encoding()
+    finally:
+        if container is not None:
+            with contextlib.suppress(Exception):
+                container.close()
+        partial.unlink(missing_ok=True)
 
 
 def join_pieces(

@@ -99,7 +99,7 @@ def test_another_setting_or_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another source"):
         restore_video(FakeSession(), source, target, resume=True, options=FAST)
     for bad in ("-", tmp_path / "%03d.png"):
-        with pytest.raises(UsageError, match="resume works from a video file"):
+        with pytest.raises(UsageError, match="work from a video file"):
             restore_video(FakeSession(), source, bad, resume=True)
 
 

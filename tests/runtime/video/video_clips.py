@@ -161,7 +161,13 @@ class FakeSession:
         )
 
     def restore(
-        self, image: np.ndarray, *, scale: int = 1, strength: float = 1.0, context: QualityContext | None = None
+        self,
+        image: np.ndarray,
+        *,
+        scale: int = 1,
+        strength: float = 1.0,
+        context: QualityContext | None = None,
+        ahead: int = 0,
     ) -> Restored:
         if self.fail_at is not None and len(self.restored) >= self.fail_at:
             raise self.error
