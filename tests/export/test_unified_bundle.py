@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 import uare_rt
@@ -19,8 +18,7 @@ from uare_rt.errors import InputError, UsageError
 from uare_rt.export import export_unified
 from uare_rt.export.tracing import check_opset
 from uare_rt.model.assessment import assess, compare, describe
-from uare_rt.model.checkpoint import expected_shapes, load_unified
-from uare_rt.model.layout import read_config
+from uare_rt.model.checkpoint import load_unified
 from uare_rt.model.prompts import Interview, choice_ids, load_prompts
 from uare_rt.model.restoration import restore
 from uare_rt.vlm.flow import Flow, Guidance
@@ -28,6 +26,7 @@ from uare_rt.vlm.session import UnifiedSession
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 from bagel_layout import bagel_layout
+from random_checkpoint import random_checkpoint
 
 TINY = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
 FLOWS = {
@@ -48,19 +47,7 @@ def other_dimensions(target: Path) -> Path:
     settings["special"] = dict(zip(settings["special"], (140, 141, 142, 143), strict=True))
     settings |= {"vit_max_num_patch_per_side": 12, "max_latent_size": 16}
     settings["vae_transform"] = {"max_image_size": 96, "min_image_size": 40, "image_stride": 8}
-    target.mkdir()
-    (target / "config.json").write_text(json.dumps(settings))
-    generator = torch.Generator().manual_seed(5)
-    for name, shapes in zip(("ema", "ae"), expected_shapes(read_config(target, {}, {})), strict=True):
-        save_file(
-            {
-                key: torch.randn(shape, generator=generator) * (0.5 / max(1, np.prod(shape[1:])) ** 0.5)
-                + (len(shape) == 1) * 0.5
-                for key, shape in shapes.items()
-            },
-            target / f"{name}.safetensors",
-        )
-    return target
+    return random_checkpoint(target, settings, seed=5)
 
 
 @pytest.fixture(scope="module", params=["reference", "other"])

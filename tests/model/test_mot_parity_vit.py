@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mot_reference import Outputs, Reference
@@ -13,6 +14,7 @@ from torch import Tensor
 from uare_rt.errors import InputError
 from uare_rt.model.patches import patchify
 from uare_rt.model.tables import grid_rows
+from uare_rt.model.transforms import normalise, resize
 
 FIXTURES = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
 
@@ -49,6 +51,16 @@ def test_no_expected_tensor_is_left_out(reference: Reference, produced: dict[str
 
 def test_every_tensor_agrees(reference: Reference, produced: dict[str, Tensor]) -> None:
     assert reference.faults(produced) == []
+
+
+def test_the_encoders_inputs_are_exact(reference: Reference) -> None:
+    """Picture -> resized for the autoencoder, and that again for the understanding encoder."""
+    config, inputs = reference.model.config, reference.inputs
+    fitted = resize(inputs["raw_image"].numpy(), config.vae_transform)
+    assert np.array_equal(fitted, inputs["resized_image"].numpy())
+    torch.testing.assert_close(normalise(fitted), inputs["vae_image"], rtol=0, atol=2e-7)
+    seen = normalise(resize(fitted, config.vit_transform))
+    torch.testing.assert_close(seen, inputs["vit_image"], rtol=0, atol=2e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
