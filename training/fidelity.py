@@ -1,10 +1,10 @@
 """Full-reference measures of a picture against its truth, in NumPy and OpenCV: no PyTorch, no weights.
 
-Equal to the published measures but for two choices that make a crop measure like the picture it comes from: all but VIF
-look at luma or colours averaged over 2x2 pixels only as far as stated here, never by a factor that follows the size.
+None of them scales a picture by a factor that depends on its size, so that a crop measures like the picture it comes from.
 
+- `signal_to_noise`: PSNR over the three channels.
 - `multi_scale_ssim`: Wang, Simoncelli, Bovik 2003; five scales, fewer where the picture is small.
-- `visual_information`: pixel-domain VIF of Sheikh and Bovik 2006.
+- `visual_information`: pixel-domain VIF of Sheikh and Bovik 2006; four scales, fewer where the picture is small.
 - `gradient_deviation`: GMSD, Xue et al. 2014 (arXiv 1308.3052).
 - `mean_deviation`: MDSI, Nafchi et al. 2016 (arXiv 1608.07433); pictures are averaged over 2x2 pixels first, as its
   authors do near 512 px.
@@ -32,10 +32,11 @@ __all__ = [
     "luma",
     "mean_deviation",
     "multi_scale_ssim",
+    "signal_to_noise",
     "visual_information",
 ]
 
-LEAST_SIDE = 48
+LEAST_SIDE = 32
 """Least side in pixels of pictures that can be compared."""
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -88,6 +89,12 @@ def _halved(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
 
 
+def signal_to_noise(clean: NDArray[np.uint8], degraded: NDArray[np.uint8]) -> float:
+    """PSNR in dB of two pictures, uint8 [H, W, 3]; at most 60, which stands for equal."""
+    error = cv2.norm(clean, degraded, cv2.NORM_L2SQR) / clean.size
+    return float(10 * np.log10(255**2 / max(error, 255**2 / 1e6)))
+
+
 def multi_scale_ssim(clean: NDArray[np.float32], degraded: NDArray[np.float32]) -> float:
     """MS-SSIM of two lumas, float32 [H, W] 0..255: 0 to 1, where 1 means equal."""
     scales = min(5, 1 + int(np.log2(min(clean.shape) / _SSIM_WINDOW)))
@@ -117,6 +124,8 @@ def visual_information(clean: NDArray[np.float32], degraded: NDArray[np.float32]
         window = _window(size, size / 5)
         if scale:
             x, y = _inside(x, window)[::2, ::2], _inside(y, window)[::2, ::2]
+        if min(x.shape) < size:
+            break
         mean_x, mean_y = _inside(x, window), _inside(y, window)
         var_x = np.maximum(_inside(x * x, window) - mean_x**2, 0)
         var_y = np.maximum(_inside(y * y, window) - mean_y**2, 0)
