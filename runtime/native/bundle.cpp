@@ -133,16 +133,22 @@ void read_values(const json &manifest, Bundle &bundle) {
     throw std::out_of_range("tiling is " + tiling.dump() + ", its grid must be a multiple of its multiple");
   }
   const json &files = manifest.at("files");
-  for (const auto &[name, graph] : manifest.at("graphs").items()) {
-    const auto file = graph.at("file").get<std::string>();
+  const auto listed = [&](const json &owner) {
+    const auto file = owner.at("file").get<std::string>();
     if (!files.contains(file)) throw std::out_of_range("file \"" + file + "\" is used but not listed in files");
+    return bundle.path / file;
+  };
+  for (const auto &[name, graph] : manifest.at("graphs").items()) {
     for (const json &input : graph.at("inputs")) {
       if (input.at("dtype") != "float32") {
         throw std::out_of_range("graph " + name + " takes " + input.at("dtype").dump() +
                                 ", this library gives float32");
       }
     }
-    bundle.graphs[name] = bundle.path / file;
+    bundle.graphs[name] = listed(graph);
+    // null where none was built, "pending" where a device has yet to compile it.
+    const json engine = graph.value("engine", json());
+    if (engine.is_object()) bundle.engines[name] = listed(engine);
   }
   if (bundle.graphs.count("assess") == 0) throw std::out_of_range("graphs lacks assess");
   for (const std::size_t scale : bundle.scales) {

@@ -27,7 +27,8 @@ struct Bundle {
   std::vector<std::size_t> scales;
   ContextLayout context;
   Tiling tiling;
-  std::map<std::string, std::filesystem::path> graphs;  // by name: assess, restore_x1, ...
+  std::map<std::string, std::filesystem::path> graphs;   // by name: assess, restore_x1, ...
+  std::map<std::string, std::filesystem::path> engines;  // of the graphs that were compiled
 };
 
 // Opens a bundle and checks presence, size and SHA-256 of every file. Throws Failure with UARE_ERROR_BUNDLE.

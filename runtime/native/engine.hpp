@@ -43,9 +43,13 @@ std::unique_ptr<Engine> make_tensorrt_engine(const Bundle &bundle, const Options
 struct EngineEntry {
   const char *name;
   EngineMaker make;
+  bool compiled;  // runs what was compiled into the bundle, not its graphs
 };
 
 // The entry for "auto" or a name; nullptr for "null". Throws Failure with the names there are.
 [[nodiscard]] const EngineEntry *find_engine(const std::string &backend);
+
+// What "auto" means for a bundle: the first entry that it has all for, else the first. There is at least one.
+[[nodiscard]] const EngineEntry *best_engine(const Bundle &bundle);
 
 }  // namespace uare

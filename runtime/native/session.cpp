@@ -83,6 +83,7 @@ Session::Session(const char *path, const Options &options) : options_(options) {
     throw Failure(UARE_ERROR_ARGUMENT, "bundle is NULL: name a directory NAME.uare, or take backend=null");
   }
   bundle_ = open_bundle(path);
+  if (options_.backend == "auto") entry = best_engine(bundle_);
   engine_name_ = entry->name;
   if (std::find(bundle_.scales.begin(), bundle_.scales.end(), options_.scale) == bundle_.scales.end()) {
     throw Failure(UARE_ERROR_ARGUMENT,

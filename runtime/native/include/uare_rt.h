@@ -144,7 +144,8 @@ UARE_API const char *uare_version(void);
  *   bundle        path of a NAME.uare directory; the null engine reads none and takes NULL
  *   options       option_count strings "key=value"; NULL when there are none; given twice, the later one counts
  *                   backend=auto|openvino|tensorrt|null
- *                                         auto, the default: the first of tensorrt, openvino that is built in;
+ *                                         auto, the default: the first of tensorrt, openvino that is built in
+ *                                         (tensorrt only for bundles with compiled engines);
  *                                         null: the identity, repeats pixels; for integrators' own tests
  *                   scale=1|2|4           output size over input size; default 1
  *                   strength=0..1         0 keeps the frame (bicubically enlarged), 1, the default, restores fully
