@@ -1,4 +1,4 @@
-"""Which way the kernels go on this machine, as JSON: ``python -m uare_rt.kernels.report``.
+"""Which way the kernels go on this machine, as JSON: ``python -m uare_rt.kernels.report [HEAD_DIM...]``.
 
 In a process of its own for `uare-rt doctor`, which has loaded backends that PyTorch does not get along with. On a GPU
 it runs one kernel and compares: that something is installed proves nothing.
@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from uare_rt.kernels import attention, dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["full_report", "main"]
 
 _TOLERANCE = 0.01
 
 
-def full_report() -> dict[str, Any]:
+def full_report(head_dims: Iterable[int] = ()) -> dict[str, Any]:
     """`uare_rt.kernels.dispatch.report` with a trial of every device that takes Triton.
 
+    Args:
+        head_dims: sizes of the attention heads of models that are to run here.
+
     Returns:
-        As there; ``works`` is whether the trial's result was right, None where torch does the work.
+        As there; ``works`` is whether the trial's result was right, None where torch does the work. ``unfit`` has the
+        reason for every head size that goes the torch way on any device.
     """
     found = dispatch.report()
+    found["unfit"] = [reason for reason in map(dispatch.unfit_head, head_dims) if reason]
     for index, device in enumerate(found["devices"]):
         device["works"] = None
         if device["path"] == "triton":
@@ -48,7 +56,7 @@ def _trial(device: torch.device, reason: str) -> tuple[bool, str]:
 
 def main() -> None:
     """Print the report."""
-    sys.stdout.write(json.dumps(full_report()) + "\n")
+    sys.stdout.write(json.dumps(full_report(map(int, sys.argv[1:]))) + "\n")
 
 
 if __name__ == "__main__":

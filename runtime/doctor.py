@@ -18,14 +18,16 @@ import numpy as np
 from uare_rt import backends
 from uare_rt._version import __version__
 from uare_rt.bundle import Bundle, shipped_bundle
+from uare_rt.checkpoints import exported, is_checkpoint
 from uare_rt.errors import UareError
 from uare_rt.machine import available_cores, available_memory, total_memory
+from uare_rt.manifest import Manifest, UnifiedManifest
 from uare_rt.session import Session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uare_rt.backends.base import Capability
+    from uare_rt.backends.base import Backend, Capability
 
 __all__ = ["BackendReport", "Report", "diagnose"]
 
@@ -54,7 +56,8 @@ class BackendReport:
         reason: what it ran on, or why it does not work.
         version: of its software, empty where absent.
         devices: what it could run on.
-        seconds: of one restoration of a small frame, warm; None where it did not run.
+        seconds: of one restoration of a small frame, warm; of uare-7b with one evaluation, loading included; None
+            where it did not run.
         difference: largest difference from the first backend that worked, samples in [0, 1]; None likewise.
     """
 
@@ -84,7 +87,8 @@ class Report:
         bundle: the bundle that was run.
         default_backend: what ``auto`` chooses, or None.
         backends: one entry for each backend.
-        kernels: which way the kernels of `uare_rt.kernels` go on each device and why; empty without PyTorch.
+        kernels: which way the kernels of `uare_rt.kernels` go on each device and why, and what they cannot take of the
+            bundle's model; empty without PyTorch.
         warnings: what should be put right, one sentence each.
     """
 
@@ -112,9 +116,12 @@ def diagnose(bundle: Path | None = None) -> Report:
     """Look at this machine and run every backend that it has.
 
     Args:
-        bundle: what to run; None takes the one that comes with the package.
+        bundle: what to run, a bundle or a checkpoint directory; None takes the one that comes with the package.
+
+    Raises:
+        InputError: the checkpoint cannot be exported.
     """
-    path = shipped_bundle() if bundle is None else bundle
+    path = shipped_bundle() if bundle is None else exported(bundle) if is_checkpoint(bundle) else bundle
     packages = _packages()
     reports, problem = _run_all(path)
     name, features = _processor()
@@ -135,7 +142,7 @@ def diagnose(bundle: Path | None = None) -> Report:
         bundle=str(path),
         default_backend=default,
         backends=reports,
-        kernels=_kernels() if "torch" in packages else (),
+        kernels=_kernels(path) if "torch" in packages else (),
         warnings=tuple(([problem] if problem else []) + package_warnings(packages) + _gpu_warnings(reports)),
     )
 
@@ -194,12 +201,8 @@ def _run(
         return report(False, "not run: there is no usable bundle to run"), None
     frame = np.random.default_rng(0).random((_SIDE, _SIDE, 3), dtype=np.float32)
     try:
-        with Session(bundle, backends.get(capability.name)) as session:
-            context = session.assess(frame).context
-            session.restore(frame, context=context)
-            began = time.perf_counter()
-            result = session.restore(frame, context=context).image
-            seconds = time.perf_counter() - began
+        run = _unified if isinstance(bundle.manifest, UnifiedManifest) else _nano
+        result, seconds = run(bundle, backends.get(capability.name), frame)
     except UareError as error:
         return report(False, str(error)), None
     if capability.name == "null":
@@ -208,6 +211,26 @@ def _run(
     if gap > _TOLERANCE:
         return report(False, f"it runs but its result is wrong by {gap:.3g}", seconds, gap), None
     return report(True, capability.reason, seconds, gap), result
+
+
+def _nano(bundle: Bundle, backend: Backend, frame: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    with Session(bundle, backend) as session:
+        context = session.assess(frame).context
+        session.restore(frame, context=context)
+        began = time.perf_counter()
+        result = session.restore(frame, context=context).image
+        return result, time.perf_counter() - began
+
+
+def _unified(bundle: Bundle, backend: Backend, frame: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """One evaluation, once: at 7B's size a processor takes minutes for it."""
+    from uare_rt.vlm.flow import Flow
+    from uare_rt.vlm.session import UnifiedSession
+
+    with UnifiedSession(bundle, backend) as session:
+        # Any text will do, and without the tokenizer's library.
+        restored = session.restore(frame, flow=Flow(points=2), verdict=False, instruction=[0])
+    return restored.image, restored.seconds
 
 
 def _packages() -> dict[str, str]:
@@ -219,18 +242,28 @@ def _packages() -> dict[str, str]:
     return {name: installed[name] for name in _PACKAGES if name in installed}
 
 
-def _kernels() -> tuple[str, ...]:
+def _kernels(bundle: Path) -> tuple[str, ...]:
     """Asked in a process of its own: PyTorch after the backends in one process crashed."""
-    command = [sys.executable, "-m", "uare_rt.kernels.report"]
+    command = [sys.executable, "-m", "uare_rt.kernels.report", *_head_dims(bundle)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
-        devices = json.loads(done.stdout)["devices"] if done.returncode == 0 else None
+        found = json.loads(done.stdout) if done.returncode == 0 else None
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return (f"not known: {error}",)
-    if devices is None:
+    if found is None:
         return (f"not known: {(done.stderr.strip().splitlines() or ['no message'])[-1]}",)
     ways = {None: "torch", True: "Triton, tried", False: "Triton, broken"}
-    return tuple(f"{device['name']}: {ways[device['works']]} ({device['reason']})" for device in devices)
+    devices = (f"{device['name']}: {ways[device['works']]} ({device['reason']})" for device in found["devices"])
+    return (*devices, *(f"attention of the bundle's model: torch ({reason})" for reason in found["unfit"]))
+
+
+def _head_dims(path: Path) -> list[str]:
+    """Sizes of the attention heads of a bundle's model."""
+    try:
+        manifest = Bundle.open(path).manifest
+    except UareError:
+        return []
+    return [str(manifest.context.head_dim if isinstance(manifest, Manifest) else manifest.unified.head_dim)]
 
 
 def _gpu_warnings(reports: tuple[BackendReport, ...]) -> list[str]:

@@ -12,7 +12,7 @@ from uare_rt.backends.base import Capability
 from uare_rt.doctor import diagnose, package_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pytest
@@ -82,5 +82,21 @@ def test_it_says_which_way_the_kernels_go(tmp_path: Path) -> None:
     report = diagnose(tmp_path / "absent.uare")
     if "torch" in report.packages:
         assert report.kernels[0].startswith("cpu: torch (")
+    else:
+        assert report.kernels == ()
+
+
+def test_it_says_which_models_the_kernels_cannot_take(altered: Callable[..., Path]) -> None:
+    def heads_of_twelve(manifest: dict[str, Any]) -> None:
+        manifest["context"]["head_dim"] = 12
+        for graph in manifest["graphs"].values():
+            for tensor in (*graph["inputs"], *graph["outputs"]):
+                if tensor["name"] in ("ctx_k", "ctx_v"):
+                    tensor["shape"][-1] = 12
+
+    report = diagnose(altered(heads_of_twelve))
+    if "torch" in report.packages:
+        reason = "a head dim of 12; the kernel takes multiples of 8 up to 128"
+        assert report.kernels[-1] == f"attention of the bundle's model: torch ({reason})"
     else:
         assert report.kernels == ()
