@@ -15,7 +15,7 @@ from uare_rt.errors import UsageError
 from uare_rt.executables import Executables
 from uare_rt.frames import check_frame, to_uint8
 from uare_rt.machine import available_memory
-from uare_rt.manifest import UnifiedManifest
+from uare_rt.manifest import Manifest, UnifiedManifest
 from uare_rt.quality import Assessment, QualityContext
 from uare_rt.tiles import restore_tile
 from uare_rt.tiling import checked_tile, choose_sides, plan_tiles
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uare_rt.backends.base import Backend
-    from uare_rt.manifest import Manifest
     from uare_rt.vlm.session import UnifiedSession
 
 __all__ = ["Restored", "Session", "load"]
@@ -202,7 +201,8 @@ def load(
     Args:
         bundle: a directory ``NAME.uare``, or a checkpoint in the layout of BAGEL-7B-MoT, which is exported into the
             user's cache when it is first given; None takes the ``uare-nano`` that comes with the package.
-        backend: a name of ``uare_rt.backends.names()``, or ``auto``.
+        backend: a name of ``uare_rt.backends.names()``; ``auto``; or ``fastest``, for long work on the processor: which
+            that is, and with how many threads, is measured once per machine (`uare_rt.selection`).
         threads: processor threads for one run; None takes all cores this process may use.
 
     Returns:
@@ -217,6 +217,14 @@ def load(
     if bundle is not None and is_checkpoint(bundle):
         bundle = exported(bundle)
     opened = Bundle.open(shipped_bundle() if bundle is None else bundle)
+    if backend == "fastest":
+        if isinstance(opened.manifest, Manifest):
+            from uare_rt.selection import fastest
+
+            choice = fastest(opened)
+            backend, threads = choice.backend, threads or choice.threads
+        else:
+            backend = "auto"
     chosen = backends.choose(backend)
     if isinstance(opened.manifest, UnifiedManifest):
         from uare_rt.vlm.session import UnifiedSession

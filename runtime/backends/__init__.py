@@ -50,7 +50,7 @@ def get(name: str) -> Backend:
         UsageError: there is no such backend.
     """
     if name not in _BACKENDS:
-        raise UsageError(f"backend {name!r} does not exist; choose one of: auto, {', '.join(_BACKENDS)}")
+        raise UsageError(f"backend {name!r} does not exist; choose one of: auto, fastest, {', '.join(_BACKENDS)}")
     return _BACKENDS[name]
 
 

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from uare_rt.cli.assess import assess
+from uare_rt.cli.bench import bench
 from uare_rt.cli.build import build
 from uare_rt.cli.compare import compare
 from uare_rt.cli.console import error, notes_shown
@@ -83,5 +84,5 @@ def _global(
     """
 
 
-for _command in (assess, compare, restore, live, inspect, plan, doctor, build, export, train):
+for _command in (assess, compare, restore, live, inspect, plan, doctor, bench, build, export, train):
     app.command()(_command)

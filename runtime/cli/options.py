@@ -19,7 +19,12 @@ BundleOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help="Inference backend; `uare-rt doctor` lists them.")
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="Inference backend, `uare-rt doctor` lists them; `fastest` measures which, once per machine.",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads; all cores if not given.")

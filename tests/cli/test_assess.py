@@ -66,7 +66,7 @@ def test_the_backend_can_be_named(run: Run, tiny: Path, photo: Path) -> None:
     assert record["score"] == pytest.approx(3.0)  # the null backend is undecided
     result = run("assess", photo, "--bundle", tiny, "--backend", "nonsense")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "'nonsense' does not exist; choose one of: auto, onnxruntime" in result.stderr
+    assert "'nonsense' does not exist; choose one of: auto, fastest, onnxruntime" in result.stderr
 
 
 def test_what_the_rooms_log_is_a_note(run: Run, tiny: Path, photo: Path) -> None:

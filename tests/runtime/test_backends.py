@@ -112,7 +112,7 @@ def test_every_backend_says_why_or_what() -> None:
 
 
 def test_unknown_backend_lists_the_known() -> None:
-    with pytest.raises(UsageError, match=r"'tpu' does not exist; choose one of: auto, onnxruntime"):
+    with pytest.raises(UsageError, match=r"'tpu' does not exist; choose one of: auto, fastest, onnxruntime"):
         backends.choose("tpu")
 
 
