@@ -59,6 +59,11 @@ class ChangeDetector:
         self._stale: NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
         self._ages: NDArray[np.int32] = np.zeros((0, 0), np.int32)
 
+    @property
+    def reference(self) -> Pixels | None:
+        """The input that the result stands for, each part of it from the frame that it was computed from."""
+        return self._reference
+
     def compare(self, frame: Pixels) -> Change | None:
         """What to compute of ``frame`` (uint8 or uint16 [H, W, 3]); None before anything was computed."""
         if self._reference is None or self._means is None:

@@ -112,7 +112,8 @@ class Follower:
         out += base
         np.clip(out, 0, np.iinfo(base.dtype).max, out=out)
         np.rint(out, out=out)
-        return out.astype(base.dtype)
+        result: Pixels = out.astype(base.dtype)
+        return result
 
     def state(self) -> dict[str, Any]:
         """What is remembered, for a checkpoint."""

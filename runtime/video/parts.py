@@ -2,8 +2,9 @@
 
 The clip is looked through once: cuts, assessments and changes depend on the input alone, so the state of the planner at
 the start of each part is known without restoring anything. A part begins where a new scene or a new quality context
-begins, since nothing from before is shown there; a scene that never changes is split at an assessed frame, and what
-restores the part runs up to it for a few frames that are thrown away.
+begins, since nothing from before is shown there. A scene that never changes is split at an assessed frame: the worker
+first restores the input that the picture before stands for, which the planner remembers, and runs up to the part for a
+few frames that are thrown away.
 """
 
 from __future__ import annotations
@@ -180,8 +181,11 @@ def restore_part(task: PartTask) -> PartResult:
     try:
         planner = FramePlanner(session, float(reader.info.rate), options)
         planner.restore(task.state)
+        standing = planner.standing() if part.warm < part.first else None
         restorer = FrameRestorer(session, scale=task.scale, strength=task.strength, options=options)
         encoder = PictureEncoder(reader, CONTAINERS[task.suffix], scale=task.scale, options=options)
+        if standing is not None:
+            restorer.begin(standing)
         buffer = io.BytesIO()
         writer = PieceWriter(buffer, encoder, CONTAINERS[task.suffix])
         if isinstance(reader, VideoSource):

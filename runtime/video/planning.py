@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uare_rt.video.changes import ChangeDetector
+from uare_rt.video.frames import Frame
 from uare_rt.video.regions import CELL, plan_boxes
 from uare_rt.video.scenes import ContextTracker, Guide
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uare_rt.session import Session
-    from uare_rt.video.frames import Frame
     from uare_rt.video.options import VideoOptions
     from uare_rt.video.regions import Box
 
@@ -70,6 +70,12 @@ class FramePlanner:
     def scenes(self) -> int:
         """Scenes found so far."""
         return self._tracker.scenes
+
+    def standing(self) -> Plan | None:
+        """A plan for what the result so far stands for, to begin from the state of another run; None for nothing."""
+        if self._changes.reference is None or self._last is None:
+            return None
+        return Plan(Frame(self._changes.reference, 0, None), self._last, None, None)
 
     def plan(self, frame: Frame) -> Plan:
         """Plan the next frame."""

@@ -76,6 +76,10 @@ class FrameRestorer:
         self._keeping = False
         self.counts = Counts()
 
+    def begin(self, plan: Plan) -> None:
+        """Make up for the results of another run: restore what they stand for, and count nothing."""
+        self._followed = self._compute(plan)
+
     def restore(self, plan: Plan, seconds: float, tiles: tuple[int, int]) -> Frame:
         """The result for a plan.
 
@@ -204,7 +208,7 @@ class FrameRestorer:
 def _split(original: Pixels, restored: Pixels) -> Pixels:
     """Left as it was, right restored, a white line between them."""
     middle = restored.shape[1] // 2
-    both = restored.copy()
+    both: Pixels = restored.copy()
     both[:, :middle] = original[:, :middle]
     both[:, max(middle - 1, 0) : middle + 1] = np.iinfo(both.dtype).max
     return both

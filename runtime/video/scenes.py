@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["ContextTracker", "CutDetector", "Guide"]
 
 _ROWS, _COLUMNS, _BINS = 18, 32, 16
-# A cut changes what is where (correlation of the thumbnails), and how much light or which tones there are.
+# A cut changes what is where (correlation of the thumbnails), and how much light or which tones there are; or, between
+# views of one place, nothing is where it was all of a sudden, while motion comes with a run-up.
 _MIN_CHANGE, _MAX_CORRELATION, _MIN_HISTOGRAM_CHANGE = 0.015, 0.6, 0.35
+_SUDDEN_CHANGE, _SUDDEN_CORRELATION, _SUDDEN = 0.05, 0.3, 5
+_MOTION_WEIGHT = 0.2  # of the newest change in what counts as motion so far
 # Weight of a new assessment against what the scene has shown so far.
 _EMA_WEIGHT = 0.3
 # A smoothed context this near to the one in use changes nothing worth computing a whole frame again for.
@@ -41,10 +44,12 @@ class CutDetector:
 
     Attributes:
         last: thumbnail of the frame before, None before the first.
+        motion: mean change between frames lately, 0..1.
     """
 
     def __init__(self) -> None:
         self.last: NDArray[np.float32] | None = None
+        self.motion = 0.0
 
     def is_cut(self, frame: Pixels) -> bool:
         """Whether ``frame`` (uint8 or uint16 [H, W, 3]) starts a new scene; True for the first frame."""
@@ -52,12 +57,16 @@ class CutDetector:
         self.last = now
         if last is None:
             return True
-        if float(np.abs(now - last).mean()) < _MIN_CHANGE:
+        change, motion = float(np.abs(now - last).mean()), self.motion
+        self.motion += _MOTION_WEIGHT * (change - motion)
+        if change < _MIN_CHANGE:
             return False
         a, b = now - now.mean(), last - last.mean()
         norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
         correlation = float((a * b).sum()) / norm if norm > 1e-6 else 0.0
-        return correlation < _MAX_CORRELATION and _histogram_change(now, last) > _MIN_HISTOGRAM_CHANGE
+        if correlation < _MAX_CORRELATION and _histogram_change(now, last) > _MIN_HISTOGRAM_CHANGE:
+            return True
+        return correlation < _SUDDEN_CORRELATION and change > max(_SUDDEN_CHANGE, _SUDDEN * motion)
 
 
 def _histogram_change(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
@@ -128,6 +137,7 @@ class ContextTracker:
         """What is remembered, for a checkpoint."""
         return {
             "thumbnail": self._cuts.last,
+            "motion": self._cuts.motion,
             "since": self._since,
             "score": self._score,
             "scenes": self.scenes,
@@ -137,7 +147,7 @@ class ContextTracker:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._cuts.last = state["thumbnail"]
+        self._cuts.last, self._cuts.motion = state["thumbnail"], state["motion"]
         self._since, self._score, self.scenes = state["since"], state["score"], state["scenes"]
         self._smoothed, self._used = (
             QualityContext(*(state[f"{which}_{name}"] for name in ("k", "v", "vec"))) if f"{which}_k" in state else None

@@ -221,6 +221,7 @@ class VideoSource:
             if packet.stream.index == self._stream.index:
                 yield from self._decode(packet)
             elif packet.size or packet.pts is not None:
+                self._check_encryption(packet)
                 self._note_time(packet)
                 yield SidePacket(packet.stream.index, packet)
         if self._deinterlacer is not None:
@@ -230,8 +231,7 @@ class VideoSource:
     def _decode(self, packet: Any) -> Iterator[Picture]:
         import av
 
-        if packet.has_sidedata("encryption_info"):
-            raise InputError(f"{self._name}: the video track is encrypted; decrypt it with its owner's tools first")
+        self._check_encryption(packet)
         if packet.is_corrupt:
             self._note_damage("a packet is incomplete")
         try:
@@ -249,6 +249,11 @@ class VideoSource:
             self._check_size(frame)
             for whole in self._deinterlacer.push(frame):
                 yield self._picture(whole)
+
+    def _check_encryption(self, packet: Any) -> None:
+        if packet.has_sidedata("encryption_info"):
+            kind = packet.stream.type
+            raise InputError(f"{self._name}: the {kind} track is encrypted; decrypt it with its owner's tools first")
 
     def _picture(self, frame: Any) -> Picture:
         if self._decoded == 0:

@@ -75,6 +75,14 @@ def test_cuts_are_found_and_motion_exposure_and_noise_are_not_cuts() -> None:
     assert not any(detector.is_cut(frames[-1].astype(np.uint16) * 257) for _ in range(2))
 
 
+def test_a_cut_between_views_of_the_same_tones_is_found() -> None:
+    rng = np.random.default_rng(12)
+    views = [rng.integers(0, 255, (14, 20, 3)).repeat(24, 0).repeat(24, 1) for _ in range(2)]
+    frames = [views[i >= 10][2 * i : 2 * i + 240, 3 * i : 3 * i + 320].astype(np.uint8) for i in range(20)]
+    detector = CutDetector()
+    assert [i for i, frame in enumerate(frames) if detector.is_cut(frame)] == [0, 10]
+
+
 def test_tiny_frames_have_cuts_too() -> None:
     detector = CutDetector()
     black, white = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)

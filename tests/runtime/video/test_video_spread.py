@@ -43,7 +43,7 @@ def clip(path: Path, cuts: tuple[int, ...] = (45, 70)) -> Path:
 
 
 class Here:
-    """Runs tasks in this process, the last first, each twice: order and repetition must not matter."""
+    """Runs tasks in this process, the last first and that one twice: order and repetition must not matter."""
 
     def __init__(self, fail_after: int | None = None) -> None:
         self.done: list[int] = []
@@ -55,9 +55,11 @@ class Here:
                 self._left -= 1
                 if self._left < 0:
                     raise BackendError("the power is gone")
-            assert restore_part(task).data == restore_part(task).data
+            result = restore_part(task)
+            if not self.done:
+                assert restore_part(task).data == result.data
             self.done.append(number)
-            yield number, restore_part(task)
+            yield number, result
 
     def close(self) -> None:
         pass
