@@ -29,26 +29,28 @@ def clip_job(paths: Sequence[str], out: str) -> Job | None:
 
     Args:
         paths: the inputs.
-        out: the output; a pattern or `-` makes frames of a video.
+        out: the output; a pattern, `-` or `gst:` makes frames of a video.
 
     Raises:
         UsageError: such a clip stands beside other inputs.
     """
     from uare_rt.video import is_video
     from uare_rt.video.copying import CONTAINERS
+    from uare_rt.video.gstreamer import is_pipeline
     from uare_rt.video.opening import is_pipe
     from uare_rt.video.sequences import is_pattern
 
     def special(path: str) -> bool:
-        return is_pipe(path) or (is_pattern(path) and not Path(path).exists())
+        return is_pipe(path) or is_pipeline(path) or (is_pattern(path) and not Path(path).exists())
 
     one = paths[0]
-    to_frames = is_pipe(out) or (is_pattern(out) and (special(one) or is_video(one) or Path(one).is_dir()))
+    many = is_pattern(out) and (special(one) or is_video(one) or Path(one).is_dir())
+    to_frames = is_pipe(out) or is_pipeline(out) or many
     makes_video = Path(out).suffix.lower() in CONTAINERS and not Path(out).is_dir() and Path(one).is_dir()
     if not (any(map(special, paths)) or to_frames or (makes_video and len(paths) == 1)):
         return None
     if len(paths) > 1:
         raise UsageError(f"{one}: a clip of frames is restored alone, not beside other inputs")
     if special(one) and not to_frames and Path(out).suffix.lower() not in CONTAINERS:
-        raise UsageError(f"-o {out}: name a video ({', '.join(CONTAINERS)}), a pattern of images, or -")
+        raise UsageError(f"-o {out}: name a video ({', '.join(CONTAINERS)}), a pattern of images, gst:PIPELINE, or -")
     return Job(_Clip(Path(one), named=True), Path(out))

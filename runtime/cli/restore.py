@@ -120,7 +120,8 @@ def restore(
     directory OUT. Inputs are never overwritten. A run over several files goes on past bad ones.
     With several GPUs, --workers or --ray, parts of each video are restored side by side and joined.
     A uare-7b model, a bundle or a checkpoint directory, works at its own resolution and gives the input size back.
-    A clip may also be numbered images (shot_%04d.png, or a directory with a video as OUT) or frames on a pipe (-).
+    A clip may also be numbered images (shot_%04d.png, or a directory with a video as OUT), frames on a pipe (-),
+    or a GStreamer pipeline (gst:PIPELINE) on either side.
 
     With --json, a list with one object per file: path, output, kind, seconds, score (of the input), score_after;
     for an image width and height; for a video frames, reused, skipped and kept of them, tiles and tiles_computed,
@@ -174,13 +175,11 @@ def restore(
             flow.refuse(session.manifest.name)
             if tile is not None:
                 checked_tile(tile, session.manifest.tiling)
-        elif tile is not None:
-            raise UsageError(f"--tile: {session.manifest.name} restores a picture as a whole; leave it out")
         failures = Failures(ctx)
         records: list[dict[str, Any]] = []
         with (
             workers_for(jobs, ray, workers, (bundle, backend, threads)) as spreading,
-            prepared_directories([job for job in jobs if out != "-"]),
+            prepared_directories([job for job in jobs if out != "-" and not out.startswith("gst:")]),
             Meter(len(jobs)) as meter,
         ):
             for job in jobs:

@@ -133,23 +133,25 @@ class GstSource:
 
 
 class GstSink:
-    """A pipeline as a display, an encoder, a server. Frames are stamped when they reach it.
+    """A pipeline as a display, an encoder, a server.
 
     Args:
         description: as for gst-launch-1.0, without a source; it must take raw RGB video (``videoconvert ! ...``).
+        live: frames are stamped when they reach the pipeline; otherwise each comes with its time.
 
     Raises:
         GstMissingError: GStreamer is not there.
         UsageError: the description is no pipeline.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, *, live: bool = True) -> None:
         self.name = f"gst:{description}"
         self._gst: Library = library()
         element = f"uare-src-{next(_NAMES)}"
+        clock = "is-live=true do-timestamp=true" if live else "is-live=false"
         try:
             self._pipeline: int | None = self._gst.parse(
-                f"appsrc name={element} format=time is-live=true do-timestamp=true block=false ! {description}"
+                f"appsrc name={element} format=time {clock} block=false ! {description}"
             )
         except ValueError as error:
             raise UsageError(f"{self.name}: {error}") from None
@@ -162,7 +164,20 @@ class GstSink:
         Raises:
             OutputError: the pipeline failed, or took nothing for 5 s.
         """
-        pixels = to_uint8(result.pixels)
+        self.push(to_uint8(result.pixels), rate)
+        return 1
+
+    def push(self, pixels: NDArray[np.uint8], rate: Fraction | None, nanoseconds: int | None = None) -> None:
+        """Hand a picture over; one copy.
+
+        Args:
+            pixels: uint8 [H, W, 3], RGB.
+            rate: frames per second, None for not known.
+            nanoseconds: its time; None has it stamped.
+
+        Raises:
+            OutputError: the pipeline failed, or took nothing for 5 s.
+        """
         height, width = pixels.shape[:2]
         self._negotiate(width, height, rate)
         self._wait_for_room()
@@ -172,9 +187,10 @@ class GstSink:
             raise OutputError(f"{self.name}: no memory for a frame of {width}x{height}")
         padded = _padded(pixels, row)
         self._gst.call("gst_buffer_fill", buffer, 0, padded.ctypes.data, padded.nbytes)
+        if nanoseconds is not None:
+            buffer.contents.pts = nanoseconds
         if self._gst.call("gst_app_src_push_buffer", self._src, buffer) != _OK:
             raise OutputError(f"{self.name}: {self._failure() or 'the pipeline has ended'}")
-        return 1
 
     def finish(self) -> None:
         """Send the end of the stream and wait until it got through.

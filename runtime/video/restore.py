@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uare_rt.errors import UsageError
 from uare_rt.video.excerpt import ExcerptSource, excerpt_range
 from uare_rt.video.frames import Checkpoint, Frame, FrameSink, FrameSource, Picture
+from uare_rt.video.gstreamer import PipelineSink, PipelineSource, is_pipeline
 from uare_rt.video.journal import Journal
 from uare_rt.video.opening import is_pipe
 from uare_rt.video.options import VideoOptions
@@ -53,10 +54,11 @@ def restore_video(
 
     Args:
         session: does the work.
-        source: any file FFmpeg can read, a directory or pattern (``shot_%05d.png``) of images, or ``-`` for frames
-            on standard input.
+        source: any file FFmpeg can read, a directory or pattern (``shot_%05d.png``) of images, ``-`` for frames
+            on standard input, or ``gst:`` and a GStreamer pipeline that ends in raw video.
         target: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv`` or ``.webm``, a directory (with a slash at its end) or pattern
-            of images, or ``-`` for standard output; a file appears only when complete.
+            of images, ``-`` for standard output, or ``gst:`` and a pipeline that takes raw video; a file appears
+            only when complete, but for what a pipeline writes.
         scale: 1, 2 or 4, as the session offers.
         strength: 0 (leave as is) to 1.
         overwrite: replace an existing target; the source itself is never replaced.
@@ -118,7 +120,9 @@ def open_source(source: str | Path, options: VideoOptions) -> FrameSource:
         InputError: it cannot be read, or nothing of it is in the range.
     """
     reader: FrameSource
-    if not is_pipe(source) and (is_pattern(source) or Path(source).is_dir()):
+    if is_pipeline(source):
+        reader = PipelineSource(source)
+    elif not is_pipe(source) and (is_pattern(source) or Path(source).is_dir()):
         reader = ImageSource(source, options.rate)
     else:
         reader = VideoSource(source, raw=options.raw, deinterlace=options.deinterlace)
@@ -133,6 +137,8 @@ def open_source(source: str | Path, options: VideoOptions) -> FrameSource:
 def _open_sink(
     reader: FrameSource, source: str | Path, target: str | Path, *, scale: int, overwrite: bool, options: VideoOptions
 ) -> FrameSink:
+    if is_pipeline(target):
+        return PipelineSink(reader, target, scale=scale)
     if is_pipe(target):
         return PipeSink(reader, scale=scale, options=options)
     if is_pattern(target):
@@ -150,7 +156,7 @@ def check_resumable(reader: FrameSource, source: str | Path, target: str | Path,
         UsageError: source or target is a pipe or images, or the target cannot be what it names.
         OutputError: the target cannot be written.
     """
-    if reader.origin is None or is_pipe(source) or is_pipe(target) or is_pattern(target):
+    if reader.origin is None or is_pipe(source) or any(what(target) for what in (is_pipe, is_pattern, is_pipeline)):
         raise UsageError("resume and spreading work from a video file to a video file, not with pipes and images")
     check_target(Path(source), Path(target), overwrite=overwrite)
 

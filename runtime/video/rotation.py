@@ -57,25 +57,28 @@ def turned(pixels: NDArray[Any], turns: tuple[int, bool]) -> NDArray[Any]:
     return np.ascontiguousarray(np.rot90(mirrored, turns[0]))
 
 
-def placed(info: VideoInfo, scale: int, note: Callable[[str], object]) -> tuple[VideoInfo, tuple[int, bool] | None]:
+def placed(
+    info: VideoInfo, scale: int, note: Callable[[str], object], *, keeps_matrix: bool | None = None
+) -> tuple[VideoInfo, tuple[int, bool] | None]:
     """Facts of the result: scaled, and turned where the container cannot carry the display matrix.
 
     Args:
         info: of the source.
         scale: of the result.
         note: told what changes.
+        keeps_matrix: whether what is written can carry the matrix; None asks PyAV.
 
     Returns:
         Facts of the result, and the turn its pictures need, None for none.
     """
     info = replace(info, width=info.width * scale, height=info.height * scale)
-    if info.display_matrix is None or writes_display_matrix():
+    if info.display_matrix is None or (writes_display_matrix() if keeps_matrix is None else keeps_matrix):
         return info, None
     turns = quarter_turns(info.display_matrix)
     if turns is None:
-        note("the display matrix is no quarter turn and this PyAV cannot write it; it is lost")
+        note("the display matrix is no quarter turn and cannot be written into the result; it is lost")
         return replace(info, display_matrix=None), None
-    note("this PyAV cannot write a rotation into the file; the pictures themselves were turned")
+    note("the rotation cannot be written into the result; the pictures themselves were turned")
     if turns[0] % 2 == 0:
         return info, turns
     aspect = 1 / info.pixel_aspect if info.pixel_aspect else None
