@@ -144,12 +144,22 @@ sanitize-native:
 		ctest --test-dir $$build --output-on-failure --no-tests=error; \
 	done
 
-# Needs clang: a million runs of options and frames.
+# Needs clang and libclang-rt-dev: a million runs of options and frames. The result is for git.
+FUZZ_RUNS ?= 1000000
 .PHONY: fuzz-native
 fuzz-native:
 	CC=clang CXX=clang++ cmake -S . -B $(NATIVE_BUILD)-fuzz -DUARE_TESTS=ON -DUARE_FUZZ=ON -DUARE_SANITIZE=address,undefined
 	cmake --build $(NATIVE_BUILD)-fuzz --parallel 2 --target fuzz_abi
-	$(NATIVE_BUILD)-fuzz/tests/native/fuzz_abi -runs=1000000 -seed=1 -max_len=512 -print_final_stats=1
+	@mkdir -p tests/results
+	@{ \
+		echo "command: make fuzz-native"; \
+		echo "date: $$(date -u +%Y-%m-%d)"; \
+		echo "commit: $$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"; \
+		echo "machine: $$(uname -srm), $$(nproc) cores, $$(clang --version | head -1)"; \
+		echo; \
+	} > tests/results/fuzz-native.txt
+	$(NATIVE_BUILD)-fuzz/tests/native/fuzz_abi -runs=$(FUZZ_RUNS) -seed=1 -max_len=512 -print_final_stats=1 2>&1 \
+		| tee -a tests/results/fuzz-native.txt
 
 # build/lib keeps files that were deleted since: a wheel must not pick them up.
 .PHONY: wheel

@@ -10,10 +10,14 @@ import ctypes as c
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from uare_rt.errors import UareError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 __all__ = ["PLAYING", "STOPPED", "Buffer", "GstMissingError", "Library", "MapInfo", "library"]
 
@@ -198,13 +202,15 @@ class Library:
             if element:
                 self.call("gst_object_unref", element)
 
-    def read(self, buffer: Any) -> bytes:
-        """The bytes of a buffer, copied."""
+    def read(self, buffer: Any) -> NDArray[np.uint8]:
+        """The bytes of a buffer, copied: uint8 [size]; empty where they cannot be read."""
         where = MapInfo()
         if not self.call("gst_buffer_map", buffer, c.byref(where), _READ):
-            raise ValueError("the buffer cannot be mapped")
+            return np.empty(0, np.uint8)
         try:
-            return c.string_at(where.data, where.size)
+            copied = np.empty(where.size, np.uint8)
+            c.memmove(copied.ctypes.data, where.data, where.size)
+            return copied
         finally:
             self.call("gst_buffer_unmap", buffer, c.byref(where))
 

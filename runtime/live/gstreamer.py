@@ -118,7 +118,7 @@ class GstSource:
             self.rate = Fraction(over.value, under.value) if over.value > 0 and under.value > 0 else None
             self._first = False
         buffer = self._gst.call("gst_sample_get_buffer", sample)
-        data = np.frombuffer(self._gst.read(buffer), np.uint8)
+        data = self._gst.read(buffer)
         row = _row_bytes(width)
         if data.size != row * height:
             raise InputError(f"{self.name}: {data.size} bytes are no RGB frame of {width}x{height}; add videoconvert")

@@ -31,7 +31,7 @@ _LIVE = {
     "libx265": {"preset": "ultrafast", "tune": "zerolatency"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
 }
-_SECONDS = (10.0, 5.0)  # for a connection and for a packet
+_SECONDS = 5.0  # that a receiver may take none of what is sent
 
 
 class _Encoder:
@@ -76,7 +76,7 @@ class _Encoder:
         options = VideoOptions()
         encoding = choose_encoding(info, self._format, options)
         ticks = {"video_track_timescale": str(_TICKS)} if self._format in ("mp4", "mov") else {}
-        self._container = av.open(self._target, "w", format=self._format, container_options=ticks, timeout=_SECONDS)
+        self._container = av.open(self._target, "w", format=self._format, container_options=ticks)
         self._stream = self._container.add_stream(encoding.codec, rate=rate)
         context = self._stream.codec_context
         self._from_rgb = set_up(context, encoding, info, info, options)
@@ -133,13 +133,16 @@ class UrlSink:
     """
 
     def __init__(self, url: str, format_name: str) -> None:
-        self._url, self._encoder = url, _Encoder(url, format_name)
+        self._url = url
+        # Of the protocols only TCP would wait for ever.
+        timeout = f"{'&' if '?' in url else '?'}timeout={round(_SECONDS * 1e6)}" if url.startswith("tcp://") else ""
+        self._encoder = _Encoder(url + timeout, format_name)
 
     def write(self, result: LiveResult, rate: Fraction | None) -> int:
         """Encode and send a frame; one conversion.
 
         Raises:
-            OutputError: nobody takes it within 5 s.
+            OutputError: nobody is there, or takes what is sent.
         """
         with explained(self._url, kept="the stream ends"):
             return self._encoder.write(result, rate)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from uare_rt.errors import UareError, UsageError
+from uare_rt.errors import OutputError, UareError, UsageError
 from uare_rt.live.frames import LiveResult
 from uare_rt.live.retrying import Retry, capture
 from uare_rt.live.sinks import open_sink
@@ -31,6 +31,7 @@ __all__ = ["LiveOptions", "LiveStream", "stream"]
 T = TypeVar("T")
 _QUEUED = 2  # frames that wait for the engine where every one is wanted
 _PROGRESS_SECONDS = 1.0
+_SINK_SECONDS = 30.0  # for one frame; sinks of our own have shorter limits
 _LEAVE_SECONDS = 15.0  # a source's own limits are shorter; a caller's iterator has none
 _LOG = logging.getLogger("uare_rt.live")
 
@@ -96,6 +97,26 @@ class _Newest(Channel[T]):
                 self._recorder.count(dropped=1)
             self._items.append(item)
             self._changed.notify_all()
+
+
+class _ToSink(Channel[T]):
+    """One item that waits for a sink, which must not stand still."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=1)
+
+    def put(self, item: T) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._aborted or not self._items, _SINK_SECONDS):
+                raise _standing_still()
+            if self._aborted:
+                raise Cancelled
+            self._items.append(item)
+            self._changed.notify_all()
+
+
+def _standing_still() -> OutputError:
+    return OutputError(f"the sink took no frame for {_SINK_SECONDS:g} s; what it holds is left behind")
 
 
 class LiveStream:
@@ -173,7 +194,7 @@ class LiveStream:
             UsageError: the text names no sink.
         """
         opened = open_sink(sink, overwrite=overwrite)
-        outgoing: Channel[LiveResult] = Channel(1)
+        outgoing: _ToSink[LiveResult] = _ToSink()
         failures: list[BaseException] = []
 
         def write() -> None:
@@ -205,14 +226,16 @@ class LiveStream:
         finally:
             self.stop()
             outgoing.end()
-            writer.join()
+            writer.join(_SINK_SECONDS)
             results.close()
             if failures:
                 opened.discard()
-            else:
+            elif not writer.is_alive():
                 opened.finish()
         if failures:
             raise failures[0]
+        if writer.is_alive():
+            raise _standing_still()
         return self.statistics
 
     def _results(self) -> Generator[LiveResult, None, None]:

@@ -73,20 +73,21 @@ def _encoded(frames: int, *, name: str = "mpegts", rate: int = 25, width: int = 
 
 
 class StreamServer:
-    """Sends the same bytes to whoever connects, then hangs up; after `turns` connections it is gone."""
+    """Sends the same bytes to whoever connects, waits, and hangs up; after `turns` connections it is gone."""
 
-    def __init__(self, data: bytes, turns: int) -> None:
+    def __init__(self, data: bytes, turns: int, wait: float = 0.0) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"tcp://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, args=(data, turns), daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(data, turns, wait), daemon=True)
         self._thread.start()
 
-    def _serve(self, data: bytes, turns: int) -> None:
+    def _serve(self, data: bytes, turns: int, wait: float) -> None:
         with self._socket:
             for _ in range(turns):
                 connection, _ = self._socket.accept()
                 with connection:
                     connection.sendall(data)
+                    time.sleep(wait)
 
     def join(self) -> None:
         self._thread.join(10)

@@ -99,6 +99,27 @@ def test_a_network_stream_arrives(session: uare_rt.Session, tmp_path: Path) -> N
     assert frames_of(received)[1] == list(range(8))
 
 
+def test_a_receiver_that_takes_nothing_does_not_hang_the_stream(
+    session: uare_rt.Session, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uare_rt.live.recording._SECONDS", 0.5)
+    noise = (rng.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(500))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(OutputError, match="timed out"):
+            LiveStream(noise, session, EVERY).run(url)
+
+
+def test_a_function_that_never_returns_does_not_hang_the_stream(
+    session: uare_rt.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uare_rt.live.streaming._SINK_SECONDS", 0.5)
+    never = threading.Event()
+    with pytest.raises(OutputError, match="took no frame"):
+        LiveStream("synthetic:64x32@100", session, EVERY).run(lambda _: never.wait(30))
+    never.set()
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [

@@ -103,6 +103,21 @@ def test_a_network_stream_that_hangs_up_is_connected_again(
     assert 100 < counts.delivered <= 200  # what came while the stream was examined is left out, twice
 
 
+def test_a_camera_that_falls_silent_is_lost(
+    session: uare_rt.Session, encoded: Encoded, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cable that is pulled hangs up nothing: no more data comes."""
+    monkeypatch.setattr("uare_rt.live.capture._READ_SECONDS", 0.5)
+    server = serve(encoded(100), turns=1, wait=60)
+    options = LiveOptions(policy="every", strength=0, retry=Retry(attempts=0))
+    stream = LiveStream(server.url, session, options)
+    began = time.monotonic()
+    with pytest.raises(InputError, match="lost"):
+        stream.run("null")
+    assert stream.statistics.delivered > 50
+    assert time.monotonic() - began < 40
+
+
 def test_a_server_that_says_nothing_does_not_hang_the_stream(
     session: uare_rt.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
