@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from uare_rt.model.mot import MoTConfig
+from uare_rt.model.mot_config import MoTConfig
 
 __all__ = ["UARE_NANO", "NanoConfig"]
 

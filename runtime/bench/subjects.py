@@ -144,8 +144,9 @@ def subjects(
             continue
         spec = bundle.nano.graphs["assess" if kind == "assess" else f"restore_x{scale}"]
         for (width, height), batch in _frames(bundle, kind, sizes, batches):
-            per_pixel = spec.flops_per_pixel
-            flops = None if per_pixel is None or kind == "assess" else per_pixel * width * height * batch
+            per_pixel = None if kind == "assess" else spec.flops_per_pixel
+            # Counted per pixel of the output, on frames where tokens need some more padding than on most.
+            flops = None if per_pixel is None else per_pixel * width * height * batch * scale**2
             subject = Subject(
                 name,
                 spec.precision,

@@ -1,4 +1,4 @@
-"""`uare-rt plan`: what a run of the large model costs on a device, computed before anything is downloaded."""
+"""`uare-rt plan`: what a run costs on a device, computed before anything is downloaded or bought."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
-_PRESETS = ("uare-7b",)
+_PRESETS = ("uare-7b", "uare-nano")
 _LABELS = {"same": "bf16", "int8": "int8", "int4": "int4"}
 _GB = 1e9
 
 
 def plan(
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="Device of the table, for example orin-agx-64 or rtx4090.")
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Device of the table, for example orin-agx-64 or rtx4090; with uare-nano also `this`, measured.",
+        ),
     ],
     preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="Model to plan for.")] = "uare-7b",
     size: Annotated[
@@ -41,12 +46,23 @@ def plan(
 ) -> None:
     """Show what restoring a picture costs at the least: memory, operations, bytes, seconds.
 
-    A floor computed from peak rates, not a measurement: no implementation is faster.
+    A floor computed from peak rates, not a measurement: no implementation is faster. For uare-nano the operations,
+    bytes and kernels of every layer, with a forecast whose assumptions are told; `--device this` holds the same
+    method against this machine. Steps and guidance are those of uare-7b.
 
     With --json, one object: preset, device, size, worked_size, tokens, evaluations, memory (by weight type, each with
     parts, peak, smallest and fits; bytes), phases (name, times, flops, bytes by weight type, seconds) and floor
-    (seconds by weight type; restore, restore_w8a8 and assess).
+    (seconds by weight type; restore, restore_w8a8 and assess). For uare-nano: preset, size, device, layers (name,
+    part, flops, launches, and by precision bytes, seconds, bound), floor_seconds, expected_seconds, assumed; or with
+    `this` measured_seconds and measured_efficiency by backend.
     """
+    if preset not in _PRESETS:
+        raise UsageError(f"--preset {preset}: can only plan for {', '.join(_PRESETS)}")
+    if preset == "uare-nano":
+        from uare_rt.cli.nano_plan import plan_nano
+
+        plan_nano(device, _sides(size), as_json=as_json)
+        return
     planned = _planned(preset, device, _sides(size), _flow(steps, cfg, cfg_interval, forecast))
     if as_json:
         emit_json(planned)
@@ -76,7 +92,7 @@ def _flow(steps: int, cfg: str, interval: str, forecast: bool) -> Any:
     import logging
     import warnings
 
-    from uare_rt.model.flow import Flow, Guidance, GuidanceWarning, times
+    from uare_rt.model.flow import Flow, Guidance, GuidanceWarning
 
     if steps < 1:
         raise UsageError(f"--steps {steps}: no evaluation; ask for at least 1")
@@ -86,7 +102,7 @@ def _flow(steps: int, cfg: str, interval: str, forecast: bool) -> Any:
     flow = Flow(steps + 1, guidance=guidance, forecast=forecast)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GuidanceWarning)
-        guidance.warn(times(flow.points, flow.shift)[:-1].tolist())
+        flow.warn()
     for warning in caught:
         logging.getLogger("uare_rt").warning("%s", warning.message)
     return flow
@@ -98,8 +114,6 @@ def _planned(preset: str, name: str, sides: tuple[int, int], flow: Any) -> dict[
     from uare_rt.model.plan import devices, plan_assessment, plan_restoration
     from uare_rt.model.presets.uare_7b import UARE_7B
 
-    if preset not in _PRESETS:
-        raise UsageError(f"--preset {preset}: can only plan for {', '.join(_PRESETS)}")
     known = devices()
     if name not in known:
         raise UsageError(f"--device {name}: not in the table; one of {', '.join(known)}")

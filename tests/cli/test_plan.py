@@ -90,6 +90,7 @@ def test_guidance_that_does_nothing_is_told(run: Run) -> None:
     [
         (("--device", "toaster"), "--device toaster: not in the table; one of orin-agx-64, orin-nx-16, thor, rtx4090"),
         (("--device", "thor", "--preset", "uare-8b"), "--preset uare-8b: can only plan for uare-7b"),
+        (("--device", "toaster", "--preset", "uare-nano"), "--device toaster: not in the table; one of orin-agx-64"),
         (("--device", "thor", "--steps", "0"), "--steps 0: no evaluation"),
         (("--device", "thor", "--size", "0"), "--size 0: not a size"),
         (("--device", "thor", "--size", "big"), "--size big: not a size; write for example 1024 or 1280x720"),
@@ -104,3 +105,34 @@ def test_what_cannot_be_planned_is_one_line_and_wrong_usage(run: Run, options: t
     assert f"error: {message}" in result.stderr
     assert "Traceback" not in result.output
     assert not result.stdout
+
+
+def test_nano_is_planned_layer_by_layer_without_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv[1:] = "
+        "['plan', '--preset', 'uare-nano', '--device', 'orin-nx-16', '--size', '1280x720', '--json'];"
+        "from uare_rt.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    pixels = 1280 * 720
+    assert sum(layer["flops"] for layer in plan["layers"]) / pixels == pytest.approx(48.4e3, rel=0.02)
+    assert plan["assumed"] == {"efficiency": 0.5, "launch_seconds": 3e-6}
+    for label in ("fp16", "int8"):
+        least, expected = plan["floor_seconds"][label], plan["expected_seconds"][label]
+        assert least == pytest.approx(sum(layer["seconds"][label] for layer in plan["layers"]))
+        assert expected > 2 * least
+    # 15 TFLOPS and 44.6 GFLOP alone take 3 ms.
+    assert 3e-3 < plan["floor_seconds"]["fp16"] < 12e-3
+    assert plan["floor_seconds"]["int8"] < plan["floor_seconds"]["fp16"]
+
+
+def test_nano_on_paper_is_held_against_this_machine(run: Run) -> None:
+    plan = planned(run, "--preset", "uare-nano", "--device", "this", "--size", "64")
+    assert plan["device"]["source"] == "measured in this run"
+    for name, seconds in plan["measured_seconds"].items():
+        assert plan["measured_efficiency"][name] == pytest.approx(plan["floor_seconds"]["fp32"] / seconds)
+    result = run("plan", "--preset", "uare-nano", "--device", "thor")
+    for text in ("head 3x3", "frames/s) expected", "nothing was measured on such a device"):
+        assert text in result.stdout
