@@ -29,6 +29,7 @@ __all__ = ["SETTING", "Choice", "choose", "decide", "odd_type", "of_gpu", "setti
 
 SETTING = "UARE_KERNELS"
 _WAYS = ("auto", "reference", "triton")
+_PRODUCTS = ("attention", "gemm", "layer", "modulated_conv", "swiglu", "window_attention")
 _LOG = logging.getLogger(__name__)
 
 _forced: list[str] = []
@@ -142,7 +143,7 @@ def decide(op: str, tensors: Sequence[Tensor], problem: str | None = None) -> Ch
     if choice.path == "reference" and setting() == "triton":
         raise BackendUnavailableError(f"{SETTING}=triton, but {op} cannot use Triton: {choice.reason}")
     if choice.path == "triton":
-        problem = problem or _unfit(tensors)
+        problem = problem or _unfit(op, tensors)
         if problem:
             choice = Choice("reference", problem)
     key = (op, choice.path, choice.reason)
@@ -152,7 +153,7 @@ def decide(op: str, tensors: Sequence[Tensor], problem: str | None = None) -> Ch
     return choice
 
 
-def _unfit(tensors: Sequence[Tensor]) -> str | None:
+def _unfit(op: str, tensors: Sequence[Tensor]) -> str | None:
     from uare_rt.kernels.jit import interpreted
 
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -161,6 +162,8 @@ def _unfit(tensors: Sequence[Tensor]) -> str | None:
         return "autocast chooses the types; the kernels take tensors as they are"
     if interpreted() and any(tensor.dtype == torch.bfloat16 for tensor in tensors):
         return "the interpreter is unreliable with bf16"
+    if op in _PRODUCTS and not interpreted() and tensors[0].dtype == torch.float32:
+        return "products in float32, which kernels compute without the GPU's matrix units"
     largest = max(reach(tensor) for tensor in tensors)
     if largest > LARGEST:
         return f"a tensor that reaches over {largest} elements; the kernels count up to {LARGEST}"

@@ -177,6 +177,23 @@ def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_87", "sm_120"])
+def test_every_launch_of_the_models_compiles_as_the_gpu_would_have_it(target: str) -> None:
+    """With what only launches know: arguments that are 1, alignment, tensors' types; nothing spills, all fits."""
+    done = run(Path(__file__).with_name("launches.py"), target)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)[target]
+    assert found["problems"] == []
+    assert found["launches"] > 300
+    assert {
+        "attention_kernel", "attention_int8_kernel", "combine_kernel", "emit_rgb_kernel", "flow_norm_kernel",
+        "flow_step_kernel", "gemm_kernel", "gemm_w8a8_kernel", "ingest_kernel", "key_mean_kernel", "list_kernel",
+        "modulated_conv_kernel", "modulation_kernel", "qk_rope_kernel", "quantise_kernel", "quantise_keys_kernel",
+        "routed_norm_kernel", "score_kernel", "flag_kernel", "swiglu_kernel", "window_attention_kernel",
+    } == set(found["names"])  # fmt: skip
+
+
+@pytest.mark.slow
 def test_everything_compiles_for_every_target_without_spills(tmp_path: Path) -> None:
     done = run("-m", "uare_rt.kernels.compile", "--out", tmp_path / "all")
     assert done.returncode == 0, done.stderr

@@ -100,6 +100,16 @@ def test_what_a_launch_would_get_wrong_goes_the_torch_way_with_a_reason(
     assert reason in [call["reason"] for call in dispatch.report()["calls"]]
 
 
+def test_compiled_products_in_float32_go_the_torch_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_choose", lambda *_: choice.Choice("triton", "a GPU", "sm_87"))
+    monkeypatch.setattr("uare_rt.kernels.jit.interpreted", lambda: False)
+    with dispatch.using("triton"):
+        assert dispatch.attention(*arguments(), past=None, mask=None) is None
+    assert str(last_call("attention")["reason"]).startswith("products in float32")
+    assert choice.decide("attention", arguments(dtype=torch.bfloat16)).path == "triton"
+    assert choice.decide("modulation", arguments()).path == "triton"
+
+
 def test_positions_of_each_entry_of_a_batch_go_the_torch_way() -> None:
     layer = MoTLayer(MoTConfig(hidden=24, layers=1, heads=4, kv_heads=2, head_dim=8, mlp=40)).requires_grad_(False)
     rope = tuple(part[:, None] for part in rotary(torch.arange(6).reshape(2, 3), 8, 1e4))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from bagel_layout import bagel_layout
-from harness import DEVICE
+from harness import DEVICE, ON_GPU, as_good_as
 from safetensors.torch import load_file
+from torch import Tensor
 
 from uare_rt.kernels import dispatch
 from uare_rt.model.checkpoint import load_unified
@@ -20,6 +24,10 @@ from uare_rt.model.restoration import restore
 from uare_rt.model.sampling import Flow
 from uare_rt.views import VIEW_COUNT, VIEW_SIZE
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DTYPE = torch.float16 if ON_GPU else torch.float32  # compiled kernels leave float32 products to torch
 TINY = Path(__file__).parents[1] / "data" / "mot-tiny"
 
 
@@ -27,6 +35,19 @@ def taken() -> Counter[str]:
     """Calls that went through Triton so far, by operator."""
     calls = dispatch.report()["calls"]
     return Counter({call["operator"]: call["count"] for call in calls if call["path"] == "triton"})
+
+
+@pytest.fixture(autouse=True)
+def _made_on_the_cpu() -> Iterator[None]:
+    """Weights, noise and pictures are, as in use, wherever the model is."""
+    with torch.device("cpu") if ON_GPU else nullcontext():
+        yield
+
+
+def whole(model: UareNano, views: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, keys of the quality context, and the picture at twice the size."""
+    logits, context = model.assess(views)
+    return logits, context.k, model.restore(frame, context, 2)
 
 
 @torch.no_grad()
@@ -40,26 +61,25 @@ def test_uare_nano_assesses_and_restores(layout: torch.memory_format, convolutio
         if not parameter.any():
             parameter.normal_(std=0.05)
     views, frame = torch.rand(1, VIEW_COUNT, 3, VIEW_SIZE, VIEW_SIZE), torch.rand(1, 3, 80, 112)
-    logits, context = model.assess(views)
-    expected = model.restore(frame, context, 2)
+    exact = whole(copy.deepcopy(model).double(), views.double(), frame.double())
+    model, views, frame = (part.to(DEVICE, DTYPE) for part in (model, views, frame))
+    own = whole(model, views, frame)
     model.to(memory_format=layout)
     before = taken()
     with dispatch.using("triton"):
-        got_logits, got_context = model.assess(views)
-        got = model.restore(frame.to(memory_format=layout), got_context, 2)
+        got = whole(model, views, frame.to(memory_format=layout))
     calls = taken() - before
     assert calls["layer"] == 2 * UARE_NANO.mot.layers
     assert calls[convolution] == sum((*UARE_NANO.encoder_convs, *UARE_NANO.decoder_convs))
-    assert torch.allclose(got_logits, logits, atol=1e-4)
-    assert torch.allclose(got_context.k, context.k, atol=1e-4)
-    assert not torch.equal(got, expected)  # another order of sums: the kernels really ran
-    assert float((got - expected).abs().max()) < 2e-4
+    assert not torch.equal(got[2], own[2])  # another order of sums: the kernels really ran
+    for mine, torchs, true in zip(got, own, exact, strict=True):
+        assert as_good_as(mine.cpu(), torchs.cpu(), true)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("renorm", ["text_channel", "global"])
 def test_the_tiny_unified_model_restores_a_picture(tmp_path: Path, renorm: str) -> None:
-    model, _ = load_unified(bagel_layout(TINY, tmp_path / "bagel"), device=str(DEVICE))
+    model, _ = load_unified(bagel_layout(TINY, tmp_path / "bagel"), device=str(DEVICE), dtype=DTYPE)
     picture = load_file(TINY / "inputs.safetensors")["raw_image"].numpy()
     flow, instruction = Flow(points=3, guidance=Guidance(4.0, 2.0, renorm)), [61, 3, 150]
     steps: dict[str, list[torch.Tensor]] = {"reference": [], "triton": []}
@@ -72,4 +92,4 @@ def test_the_tiny_unified_model_restores_a_picture(tmp_path: Path, renorm: str) 
     assert calls["layer"] >= 2 * model.config.mot.layers
     for got, expected in zip(steps["triton"], steps["reference"], strict=True):
         assert not torch.equal(got, expected)
-        assert float((got - expected).norm() / expected.norm()) < 1e-4
+        assert float((got - expected).norm() / expected.norm()) < (0.02 if ON_GPU else 1e-4)
