@@ -4,7 +4,8 @@ usage: full_size.py [--part export|vision|encode|decode_image|prefill|decode|den
 
 The parts are the whole understanding encoder, the whole autoencoder, and the decoder with one of its 28 layers, its
 embedding and its head. Inputs are small: 16x16 patches, 128x128 px, 8x8 latent tokens. Weights are bfloat16, as in
-the release, those of the autoencoder float32. Every part runs in a process of its own, whose peak memory is told.
+the release, those of the autoencoder float32. Every part runs in a process of its own,
+whose peak memory is told: all of it (peak_rss, pages of the mapped weights included) and its own (own_rss).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import numpy as np
 from processes import run_measured
 
 PARTS = ("vision", "encode", "decode_image", "prefill", "decode", "denoise")
-DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 AXES = {"N": 4, "G": 64, "U": 6, "S": 16, "G+U": 70, "S+G+U": 86, "H": 128, "W": 128, "h": 16, "w": 16}
 
 
@@ -56,24 +56,37 @@ def export(folder: Path) -> None:
 
 def run(folder: Path, part: str) -> None:
     """Run one graph once on random inputs."""
-    import onnxruntime as ort
+    import onnx
 
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    session = ort.InferenceSession(str(folder / f"{part}.onnx"), options, providers=["CPUExecutionProvider"])
+    from uare_rt import backends
+    from uare_rt.bundle import GraphFile
+    from uare_rt.manifest import HALF_WEIGHTS, GraphSpec
+
+    path = folder / f"{part}.onnx"
+    graph = onnx.load(path, load_external_data=False).graph
+    precision = "fp32" if part in ("encode", "decode_image") else HALF_WEIGHTS
+    spec = GraphSpec(file=path.name, opset=20, precision=precision, inputs=(), outputs=())
+    session = backends.get("onnxruntime").load(GraphFile(part, path, spec, None, None, 0, {}), threads=None)
     axes = AXES | ({"N": 256} if part == "vision" else {})
     rng = np.random.default_rng(0)
     feed = {}
-    for value in session.get_inputs():
-        shape = [axes[side] if isinstance(side, str) else side for side in value.shape]
-        dtype = DTYPES[value.type]
+    for value in graph.input:
+        kind = value.type.tensor_type
+        shape = [axes[side.dim_param] if side.dim_param else side.dim_value for side in kind.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         draw = rng.standard_normal(shape) if dtype == np.float32 else np.ones(shape)
         feed[value.name] = draw.astype(dtype)
-    outputs = session.run(None, feed)
-    if not all(np.isfinite(output).all() for output in outputs):
+    outputs = session.run(feed)
+    if not all(np.isfinite(output).all() for output in outputs.values()):
         raise SystemExit(f"{part}: not finite")
-    named = zip((o.name for o in session.get_outputs()), outputs, strict=True)
-    (folder / f"{part}.json").write_text(json.dumps({name: list(output.shape) for name, output in named}))
+    shapes = {name: list(output.shape) for name, output in outputs.items()}
+    (folder / f"{part}.json").write_text(json.dumps({"outputs": shapes, "own_rss": own_memory()}))
+
+
+def own_memory() -> int:
+    """Resident bytes that are not pages of a file. ONNX Runtime keeps what it allocated, so this is about the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def measure(out: Path) -> None:
@@ -85,8 +98,8 @@ def measure(out: Path) -> None:
             took = run_measured([sys.executable, __file__, "--part", part, "-o", scratch])
             if took.exit_code:
                 raise SystemExit(f"{part}: ended with {took.exit_code}: {took.stderr[-500:]}")
-            shapes = {} if part == "export" else json.loads((folder / f"{part}.json").read_text())
-            results[part] = {"peak_rss": took.peak_rss, "cpu_seconds": round(took.cpu, 1), "outputs": shapes}
+            facts = {} if part == "export" else json.loads((folder / f"{part}.json").read_text())
+            results[part] = {"peak_rss": took.peak_rss, "cpu_seconds": round(took.cpu, 1), **facts}
         results["export"] = {**results["export"], "weight_bytes": (folder / "weights.bin").stat().st_size}
     import onnxruntime
     import torch

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphWriter"]
 
-_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int8": TensorProto.INT8,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}
 
 
 class GraphWriter:
@@ -46,10 +52,14 @@ class GraphWriter:
         self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
         return name
 
-    def output(self, name: str, value: str, shape: Sequence[int | str]) -> None:
-        """Give a float32 value out under a name."""
+    def output(self, name: str, value: str, shape: Sequence[int | str], dtype: str = "float32") -> None:
+        """Give a value out under a name."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
+
+    def cast(self, value: str, dtype: str) -> str:
+        """A value as another type."""
+        return self.op("Cast", value, to=_TYPES[dtype])
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output."""

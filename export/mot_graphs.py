@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from uare_rt.export.weight_file import Weights
     from uare_rt.model.mot_config import MoTConfig
     from uare_rt.model.presets.uare_7b import UnifiedConfig
+    from uare_rt.vlm.layout import CacheType
 
 __all__ = ["decode_graph", "denoise_graph", "prefill_graph", "velocity_graph"]
 
 _HIDDEN = -3e4  # as in the model: added to scores that must not count
 _END = np.iinfo(np.int64).max
+_CACHE_DTYPES = {"same": "float32", "fp16": "float16", "int8": "int8"}
+_LARGEST = 127  # of the int8 levels, as in the model
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,20 @@ def _rms_norm(g: GraphWriter, x: str, module: str, eps: float) -> str:
 class _Decoder:
     """Writes the layers of the mixture of transformers into a graph."""
 
-    def __init__(self, g: GraphWriter, config: MoTConfig, positions: str) -> None:
-        self.g, self.config = g, config
-        past = (config.layers, config.kv_heads, "S", config.head_dim)
-        self.past = [g.input(name, "float32", past) for name in ("past_k", "past_v")]
+    def __init__(self, g: GraphWriter, config: MoTConfig, positions: str, kind: CacheType) -> None:
+        self.g, self.config, self.kind = g, config, kind
+        start = (config.layers, config.kv_heads, "S")
+        dtype = _CACHE_DTYPES[kind]
+        self.past = {name: g.input(f"past_{name}", dtype, (*start, config.head_dim)) for name in "kv"}
+        if kind == "int8":
+            scales = {f"{name}_scale": g.input(f"past_{name}_scale", "float32", (*start, 1)) for name in "kv"}
+            self.past |= scales
         self.keys: list[str] = []
         self.values: list[str] = []
         exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
         angles = g.op(
             "Mul",
-            g.op("Unsqueeze", g.op("Cast", positions, to=1), g.ints(1, 2)),
+            g.op("Unsqueeze", g.cast(positions, "float32"), g.ints(1, 2)),
             g.constant((config.rope_theta**-exponent).numpy()[None, None]),
         )
         self.turn = g.op("Cos", angles), g.op("Sin", angles)
@@ -67,6 +74,17 @@ class _Decoder:
     def norm(self, x: str, module: str) -> str:
         """A norm of the model."""
         return _rms_norm(self.g, x, module, self.config.eps)
+
+    def _cached(self, name: str, index: int) -> str:
+        """Keys or values of a layer as they were read, [kv_heads, S, head_dim], float32 for this layer only."""
+        g = self.g
+        layer = g.op("Gather", self.past[name], g.constant(index, np.int64), axis=0)
+        if self.kind == "same":
+            return layer
+        wide = g.cast(layer, "float32")
+        if self.kind == "fp16":
+            return wide
+        return g.op("Mul", wide, g.op("Gather", self.past[f"{name}_scale"], g.constant(index, np.int64), axis=0))
 
     def _heads(self, x: str, module: str, heads: int) -> str:
         g, config = self.g, self.config
@@ -93,17 +111,28 @@ class _Decoder:
         q = g.op("Mul", q, g.constant(config.head_dim**-0.5))
         q = g.op("Reshape", q, g.ints(0, config.kv_heads, groups, config.head_dim))
         q = g.op("Transpose", q, perm=[1, 2, 0, 3])
-        if bias is None:  # one matrix product per key head, whatever the number of queries
-            grouped = g.op("Reshape", q, g.ints(0, -1, config.head_dim))
-            scores = g.op("MatMul", grouped, g.op("Transpose", k, perm=[0, 2, 1]))
-            mixed = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
-            mixed = g.op("Reshape", mixed, g.ints(config.kv_heads, groups, -1, config.head_dim))
-        else:
-            k, v = (g.op("Unsqueeze", x, g.ints(1)) for x in (k, v))
-            scores = g.op("Add", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2])), bias)
-            mixed = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+        # One key head after another: the scores of only one are held.
+        mixed = self._joined(
+            [self._of_head(*parts, bias) for parts in zip(*map(self._by_head, (q, k, v)), strict=True)]
+        )
         mixed = g.op("Transpose", mixed, perm=[2, 0, 1, 3])
         return g.op("Reshape", mixed, g.ints(0, config.heads * config.head_dim))
+
+    def _by_head(self, x: str) -> list[str]:
+        count = self.config.kv_heads
+        return [x] if count == 1 else self.g.ops("Split", count, x, axis=0, num_outputs=count)
+
+    def _of_head(self, q: str, k: str, v: str, bias: str | None) -> str:
+        """One key head: q [1, groups, T, d], k and v [1, S + T, d] -> [1, groups, T, d]."""
+        g, config = self.g, self.config
+        k = g.op("Transpose", k, perm=[0, 2, 1])
+        if bias is not None:
+            scores = g.op("Add", g.op("MatMul", q, k), bias)
+            return g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+        # One matrix product, whatever the number of queries.
+        scores = g.op("MatMul", g.op("Reshape", q, g.ints(0, -1, config.head_dim)), k)
+        mixed = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+        return g.op("Reshape", mixed, g.ints(1, config.heads // config.kv_heads, -1, config.head_dim))
 
     def layer(self, index: int, tokens: _Tokens, bias: str | None) -> _Tokens:
         """One layer; its keys and values of the new tokens are kept for `cache`."""
@@ -118,10 +147,7 @@ class _Decoder:
         new = [g.op("Transpose", x, perm=[1, 0, 2]) for x in (self._rotated(self._joined(k)), self._joined(v))]
         self.keys.append(new[0])
         self.values.append(new[1])
-        whole = [
-            g.op("Concat", g.op("Gather", past, g.constant(index, np.int64), axis=0), own, axis=1)
-            for past, own in zip(self.past, new, strict=True)
-        ]
+        whole = [g.op("Concat", self._cached(name, index), own, axis=1) for name, own in zip("kv", new, strict=True)]
         mixed = self._attend(self._rotated(self._joined(q)), *whole, bias)
         after = {}
         for (expert, x), part in zip(tokens.present(), self._parted(mixed, tokens), strict=True):
@@ -147,11 +173,21 @@ class _Decoder:
         return tokens
 
     def cache(self, tokens: int | str) -> None:
-        """Give out the keys and values of the new tokens, after those of nothing before them."""
+        """Give out the keys and values of the new tokens, in the type of the cache."""
         g, config = self.g, self.config
+        start = (config.layers, config.kv_heads, tokens)
         for name, parts in (("k", self.keys), ("v", self.values)):
             stacked = g.op("Concat", *(g.op("Unsqueeze", x, g.ints(0)) for x in parts), axis=0)
-            g.output(name, stacked, (config.layers, config.kv_heads, tokens, config.head_dim))
+            if self.kind == "int8":
+                largest = g.op("ReduceMax", g.op("Abs", stacked), g.ints(-1), keepdims=1)
+                scale = g.op("Div", largest, g.constant(_LARGEST))
+                g.output(f"{name}_scale", scale, (*start, 1))
+                # All zeros have a scale of zero, and stay zeros.
+                above_zero = g.op("Max", scale, g.constant(np.finfo(np.float32).tiny))
+                stacked = g.op("Round", g.op("Div", stacked, above_zero))
+            dtype = _CACHE_DTYPES[self.kind]
+            kept = stacked if dtype == "float32" else g.cast(stacked, dtype)
+            g.output(name, kept, (*start, config.head_dim), dtype)
 
     def logits(self, x: str, vocabulary: int, rows: int | str) -> None:
         """Give out the next-token logits of final und tokens."""
@@ -180,7 +216,7 @@ def _velocity(g: GraphWriter, config: UnifiedConfig, stream: str) -> None:
     g.output("velocity", g.linear(hidden, "latents.outward"), ("G", config.latent_width))
 
 
-def prefill_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
+def prefill_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "same") -> onnx.ModelProto:
     """Append clean latent tokens and und tokens to a context in one pass.
 
     Inputs ``latents`` [G, latent width] and their ``latent_rows`` in the position table (G may be 0), ``embeddings``
@@ -191,7 +227,7 @@ def prefill_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
     g = GraphWriter("prefill", weights)
     gen = _latents(g, config, "G", None)
     und = g.input("embeddings", "float32", ("U", config.mot.hidden))
-    decoder = _Decoder(g, config.mot, g.input("positions", "int64", ("G+U",)))
+    decoder = _Decoder(g, config.mot, g.input("positions", "int64", ("G+U",)), cache)
     mask = g.input("mask", "bool", ("G+U", "S+G+U"))
     rows = g.input("rows", "int64", ("N",))
     bias = g.op("Where", mask, g.constant(0.0), g.constant(_HIDDEN))
@@ -202,11 +238,11 @@ def prefill_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
     return g.model()
 
 
-def decode_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
+def decode_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "same") -> onnx.ModelProto:
     """Append one und token: ``embeddings`` [1, hidden], ``positions`` [1] and the past -> ``logits``, ``k``, ``v``."""
     g = GraphWriter("decode", weights)
     und = g.input("embeddings", "float32", (1, config.mot.hidden))
-    decoder = _Decoder(g, config.mot, g.input("positions", "int64", (1,)))
+    decoder = _Decoder(g, config.mot, g.input("positions", "int64", (1,)), cache)
     tokens = decoder.layers(_Tokens(None, und))
     assert tokens.und is not None
     decoder.logits(tokens.und, config.vocabulary, 1)
@@ -214,7 +250,7 @@ def decode_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
     return g.model()
 
 
-def denoise_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
+def denoise_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "same") -> onnx.ModelProto:
     """One evaluation of the flow in a context.
 
     Inputs ``latents`` [G, latent width], ``latent_rows`` [G], ``time`` [1], ``delimiters`` [2, hidden] (the embedded
@@ -224,7 +260,7 @@ def denoise_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
     g = GraphWriter("denoise", weights)
     gen = _latents(g, config, "G", g.input("time", "float32", (1,)))
     und = g.input("delimiters", "float32", (2, config.mot.hidden))
-    decoder = _Decoder(g, config.mot, g.input("position", "int64", (1,)))
+    decoder = _Decoder(g, config.mot, g.input("position", "int64", (1,)), cache)
     tokens = decoder.layers(_Tokens(gen, und))
     assert tokens.gen is not None
     _velocity(g, config, tokens.gen)

@@ -15,14 +15,18 @@ import torch
 from torch import nn
 
 from uare_rt.errors import UareError
+from uare_rt.export.codec_graphs import decoder_norms, encoder_norms
 from uare_rt.export.mot_graphs import decode_graph, denoise_graph, prefill_graph, velocity_graph
 from uare_rt.export.weight_file import OneLayer
+from uare_rt.model.kv_cache import stored
 from uare_rt.model.mot import KVCache
 from uare_rt.model.unified import Context, UnifiedModel
+from uare_rt.model.vae import GROUPS
+from uare_rt.vlm.contexts import Context as Cached
 from uare_rt.vlm.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from uare_rt.export.weight_file import WeightFile, WeightSource
     from uare_rt.model.presets.uare_7b import UnifiedConfig
     from uare_rt.vlm.engine import Embedding
-    from uare_rt.vlm.layout import UnifiedLayout
+    from uare_rt.vlm.layout import CacheType, UnifiedLayout
 
 __all__ = ["LIMIT", "compare_unified"]
 
@@ -38,6 +42,7 @@ LIMIT = 1e-4
 """Largest allowed difference between a graph and PyTorch, root mean square over that of the values."""
 
 _GRID = (2, 3)
+_ENCODERS = ("vision", "encode", "decode_image", "encode_outer", "encode_inner", "decode_inner", "decode_outer")
 _CACHED = 4
 
 
@@ -82,6 +87,28 @@ class _Worst:
                 "nothing was written. Check the weights, then the versions of torch, onnx and onnxruntime"
             )
 
+    def add_cache(self, graph: str, got: Cached, expected: Cached, tokens: slice) -> None:
+        """Keys and values of some tokens; int8 levels may be rounded to either side."""
+        for name in "kv":
+            values, wanted = (
+                {k: p[:, :, tokens].astype(np.float64) for k, p in c.cache.items()} for c in (got, expected)
+            )
+            scale = f"{name}_scale"
+            if scale not in wanted:
+                self.add(graph, values[name], torch.from_numpy(wanted[name]))
+                continue
+            self.add(graph, values[scale], torch.from_numpy(wanted[scale]))
+            apart = np.abs(values[name] - wanted[name])
+            values[name] = wanted[name] + np.where(apart <= 1, 0, apart)
+            self.add(graph, values[name], torch.from_numpy(wanted[name]))
+
+
+def _as_graphs_take(context: Context, order: list[int]) -> Cached:
+    """A context of the model with its tokens in the order of the graphs."""
+    parts = vars(context.cache).items()
+    cache = {name: part[:, 0][:, :, order].numpy() for name, part in parts if isinstance(part, torch.Tensor)}
+    return Cached(cache, context.position)
+
 
 def compare_unified(
     config: UnifiedConfig,
@@ -113,7 +140,8 @@ def compare_unified(
     one = replace(config, mot=replace(config.mot, layers=1))
     with torch.device("meta"):
         model = UnifiedModel(one).eval()
-    runner = _Runner({name: folder / f"{name}.onnx" for name in ("vision", "encode", "decode_image")})
+    model.cache_type = layout.cache
+    runner = _Runner({name: folder / f"{name}.onnx" for name in _ENCODERS})
     with torch.no_grad():
         say("comparing vision with PyTorch")
         _fill(model.vision, "vision", source)
@@ -128,7 +156,7 @@ def compare_unified(
         for index in range(config.mot.layers):
             say(f"comparing layer {index + 1} of {config.mot.layers} with PyTorch")
             _fill(model.language.mot.layers[0], f"language.mot.layers.{index}", source)
-            paths = _one_layer_graphs(one, weights, index, folder)
+            paths = _one_layer_graphs(one, weights, index, layout.cache, folder)
             try:
                 _compare_decoder(model, Engine(_one_layer(layout), embedding, _Runner(paths)), worst)
             finally:
@@ -151,10 +179,12 @@ def _fill(module: nn.Module, path: str, source: WeightSource) -> None:
             setattr(part, leaf, source.tensor(f"{name}.{leaf}").float())
 
 
-def _one_layer_graphs(one: UnifiedConfig, weights: WeightFile, index: int, folder: Path) -> dict[str, Path]:
-    paths = {}
-    for write in (prefill_graph, decode_graph, denoise_graph, velocity_graph):
-        proto = write(one, OneLayer(weights, index))
+def _one_layer_graphs(
+    one: UnifiedConfig, weights: WeightFile, index: int, cache: CacheType, folder: Path
+) -> dict[str, Path]:
+    paths, layer = {}, OneLayer(weights, index)
+    graphs = [write(one, layer, cache) for write in (prefill_graph, decode_graph, denoise_graph)]
+    for proto in [*graphs, velocity_graph(one, layer)]:
         paths[proto.graph.name] = folder / f"one-layer-{proto.graph.name}.onnx"
         paths[proto.graph.name].write_bytes(proto.SerializeToString())
     weights.flush()
@@ -184,6 +214,41 @@ def _compare_codec(model: UnifiedModel, runner: _Runner, worst: _Worst) -> None:
     worst.add("encode", (got["latent"] + got["spread"])[0], model.codec.encode(image, torch.ones_like(latent)))
     out = runner("decode_image", {"latent": latent[None].numpy()})["image"][0]
     worst.add("decode_image", out, model.codec.decode(latent))
+    _compare_halves(model, runner, worst, image, latent)
+
+
+def _compare_halves(
+    model: UnifiedModel, runner: _Runner, worst: _Worst, image: torch.Tensor, latent: torch.Tensor
+) -> None:
+    """The outer levels on one tile that is the whole picture, with statistics of its own and with given ones."""
+    codec, config = model.codec, model.codec.config
+    features = codec.encoder.outer(image[None])
+    cells = features.shape[2], features.shape[3]
+    given, norms = {"image": image[None].numpy()}, encoder_norms(config)
+    for got in _outer_runs(runner, "encode_outer", given, cells, norms):
+        worst.add("encode_outer", got["features"], features)
+    inner = runner("encode_inner", {"features": features.numpy()})
+    worst.add("encode_inner", inner["latent"][0], codec.encode(image))
+    features = codec.decoder.inner((latent / config.scale + config.shift)[None])
+    worst.add("decode_inner", runner("decode_inner", {"latent": latent[None].numpy()})["features"], features)
+    cells = features.shape[2], features.shape[3]
+    given, norms = {"features": features.numpy()}, decoder_norms(config)
+    for got in _outer_runs(runner, "decode_outer", given, cells, norms):
+        worst.add("decode_outer", got["image"], codec.decoder.outer(features))
+
+
+def _outer_runs(
+    runner: _Runner, graph: str, given: dict[str, NDArray[Any]], cells: tuple[int, int], norms: int
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """A first pass, and one with the statistics that it gave."""
+    core = np.array([0, cells[0], 0, cells[1]], np.int64)
+    used = [np.zeros((norms, GROUPS), np.float32)] * 2
+    for settled in (False, True):
+        means, variances = used
+        inputs = {**given, "core": core, "settled": np.array([settled]), "means": means, "variances": variances}
+        out = runner(graph, inputs)
+        used = [out["found_means"], out["found_variances"]]
+        yield out
 
 
 def _compare_decoder(model: UnifiedModel, engine: Engine, worst: _Worst) -> None:
@@ -191,8 +256,8 @@ def _compare_decoder(model: UnifiedModel, engine: Engine, worst: _Worst) -> None
     config = model.config
     mot, side = config.mot, config.latent_patch
     past = [_normal(1, 1, mot.kv_heads, _CACHED, mot.head_dim) for _ in "kv"]
-    before = Context(KVCache(*past), 2)
-    after = engine.empty.followed(past[0][:, 0].numpy(), past[1][:, 0].numpy(), 2)
+    before = Context(stored(KVCache(*past), model.cache_type), 2)
+    after = _as_graphs_take(before, list(range(_CACHED)))
     latent = _normal(config.codec.latent_channels, _GRID[0] * side, _GRID[1] * side)
     ids = [0, config.vocabulary - 1, config.vocabulary // 2]
 
@@ -203,14 +268,14 @@ def _compare_decoder(model: UnifiedModel, engine: Engine, worst: _Worst) -> None
     # Graphs put the image's own tokens before its delimiters.
     order = [*range(_CACHED), *(_CACHED + 1 + i for i in range(count)), _CACHED, _CACHED + 1 + count]
     order += range(_CACHED + count + 2, context.tokens)
-    for got, cached in ((followed.k, context.cache.k), (followed.v, context.cache.v)):
-        worst.add("prefill", got[:, :, _CACHED:], cached[:, 0][:, :, order][:, :, _CACHED:])
+    expected = _as_graphs_take(context, order)
+    worst.add_cache("prefill", followed, expected, slice(_CACHED, None))
+    followed = expected  # a level that was rounded the other way goes no further
 
     longer, hidden = model.extend(context, [model.tokens_block(ids[:1])])
     told, logits = engine.follow(followed, ids[0])
     worst.add("decode", logits, model.logits(hidden)[0])
-    worst.add("decode", told.k[:, :, -1], longer.cache.k[:, 0, :, -1])
-    worst.add("decode", told.v[:, :, -1], longer.cache.v[:, 0, :, -1])
+    worst.add_cache("decode", told, _as_graphs_take(longer, [*order, context.tokens]), slice(-1, None))
 
     x, time = _normal(count, config.latent_width), 0.6
     stream = model.target_stream(context, model.target_block(x, time, _GRID))

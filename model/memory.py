@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from uare_rt.errors import BackendError, UsageError
 from uare_rt.machine import available_memory
 from uare_rt.model.costs import WEIGHT_BYTES, codec_parameters, parameters
+from uare_rt.vlm import memory
+from uare_rt.vlm.layout import CacheType
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +34,8 @@ __all__ = [
 ]
 
 WeightType: TypeAlias = Literal["same", "int8", "int4"]
-CacheType: TypeAlias = Literal["same", "fp16", "int8"]
 Residency: TypeAlias = Literal["all", "encoders", "one"]
 _GB = 1e9
-_SMALL = 1 << 26  # not worth asking the system for
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,4 @@ def require(what: str, need: float, device: torch.device, way_out: str) -> None:
     Raises:
         BackendError: there is less.
     """
-    if need < _SMALL:
-        return
-    free = free_memory(device)
-    if free is not None and need > free:
-        message = f"not enough memory: {what} needs about {need / _GB:.3g} GB, but {free / _GB:.3g} GB are free"
-        raise BackendError(f"{message}; {way_out}")
+    memory.require(what, need, way_out, lambda: free_memory(device))

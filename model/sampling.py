@@ -155,7 +155,7 @@ def sample(
     if guidance.by_image and branches.image_free is None:
         raise UsageError("guidance by image needs the image-free context; read the branches with the same guidance")
     times, steps = schedule(flow.points, flow.shift)
-    guidance.warn(times.tolist())
+    flow.warn()
     main, text_free = _Branch(branches.main, flow.forecast), _Branch(branches.text_free, flow.forecast)
     guided = [main, text_free]
     if guidance.by_image and branches.image_free is not None:

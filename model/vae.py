@@ -12,25 +12,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uare_rt.errors import UsageError
 from uare_rt.model.costs import codec_bytes
 from uare_rt.model.memory import require
-from uare_rt.model.vae_tiling import RAMP, GroupNorm, in_tiles, spans
+from uare_rt.model.vae_tiling import GroupNorm, in_tiles
+from uare_rt.vlm.codec_tiles import check_tile, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uare_rt.model.presets.uare_7b import CodecConfig
 
-__all__ = ["Autoencoder", "Decoder", "Encoder"]
+__all__ = ["GROUPS", "Autoencoder", "Decoder", "Encoder", "outer_levels"]
 
-_GROUPS = 32
+GROUPS = 32
+"""Groups of every norm."""
 _EPS = 1e-6
 _OUTER = 2  # finest levels, where nearly all of the memory goes
 
 
+def outer_levels(config: CodecConfig) -> int:
+    """How many of the finest levels can run in tiles; at least one level stays whole."""
+    return min(_OUTER, len(config.multipliers) - 1)
+
+
 def _norm(channels: int) -> GroupNorm:
-    return GroupNorm(_GROUPS, channels, eps=_EPS)
+    return GroupNorm(GROUPS, channels, eps=_EPS)
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,7 @@ class _Tiles:
 
     def run(self, outer: Callable[[Tensor], Tensor], parts: nn.Module, x: Tensor, cells: tuple[int, int]) -> Tensor:
         """``outer``, whose norms are those of ``parts``, over x, which has so many cells down and across."""
-        least = (2 * self.reach + RAMP + 1) * self.cell
-        if self.tile < least:
-            raise UsageError(
-                f"tiles of {self.tile} px are smaller than what their convolutions read; give at least {least}"
-            )
+        check_tile(self.tile, self.cell, self.reach)
         norms = [module for module in parts.modules() if isinstance(module, GroupNorm)]
         rows, columns = (spans(along, self.tile // self.cell, self.reach) for along in cells)
         return in_tiles(outer, norms, x, (rows, columns))
@@ -137,7 +139,7 @@ class Encoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         widths = [config.channels * m for m in config.multipliers]
-        self.tiled = min(_OUTER, len(widths) - 1)
+        self.tiled = outer_levels(config)
         # Pixels that a cell depends on to either side, from the inside out.
         pixels = 0
         for _ in range(self.tiled):
@@ -196,7 +198,7 @@ class Decoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         widths = [config.channels * m for m in config.multipliers]
-        self.tiled = min(_OUTER, len(widths) - 1)
+        self.tiled = outer_levels(config)
         # Cells that a pixel depends on to either side, from the outside in.
         self.reach = 1
         for _ in range(self.tiled):
@@ -220,6 +222,10 @@ class Decoder(nn.Module):
             x = self.up[index](x)
         return x
 
+    def inner(self, x: Tensor) -> Tensor:
+        """[N, z, h, w] -> features between the outer levels and the rest."""
+        return self._levels(self.mid(self.conv_in(x.to(self.conv_in.weight))), len(self.up) - 1, self.tiled)
+
     def outer(self, x: Tensor) -> Tensor:
         """Features between the outer levels and the rest -> [N, 3, H, W]."""
         return self.conv_out(F.silu(self.norm_out(self._levels(x, self.tiled - 1, 0))))
@@ -237,8 +243,7 @@ class Decoder(nn.Module):
         Raises:
             UsageError: the tile is smaller than what its convolutions read.
         """
-        x = self.mid(self.conv_in(x.to(self.conv_in.weight)))
-        x = self._levels(x, len(self.up) - 1, self.tiled)
+        x = self.inner(x)
         height, width = x.shape[2:]
         cell = 2**self.tiled
         if tile is None or max(height, width) * cell <= tile:

@@ -12,7 +12,7 @@ import numpy as np
 from uare_rt.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -101,6 +101,12 @@ class Executables:
                     f"check its weights with: uare-rt inspect {self._bundle.path}"
                 )
         return outputs
+
+    def release(self, *, but: Collection[str]) -> None:
+        """Give back the memory of all graphs ``but`` some; they are loaded again when they are needed."""
+        with self._lock:
+            for place in [place for place in self._loaded if place[0] not in but]:
+                _release(self._loaded.pop(place)[0], close=False)
 
     def close(self) -> None:
         """Give back the memory of the graphs. Runs that are under way finish; later ones fail."""

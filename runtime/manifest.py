@@ -18,6 +18,7 @@ from uare_rt.views import CROPS, VIEW_SIZE
 from uare_rt.vlm.layout import UnifiedLayout
 
 __all__ = [
+    "HALF_WEIGHTS",
     "MANIFEST_NAME",
     "PENDING",
     "SCHEMA_VERSION",
@@ -103,7 +104,7 @@ class TensorSpec(_Strict, frozen=True, kw_only=True):
     """Name, dtype and shape of a graph input or output; a string is a dynamic dimension."""
 
     name: _Text
-    dtype: Literal["float32", "float16", "uint8", "int64", "bool"]
+    dtype: Literal["float32", "float16", "uint8", "int8", "int64", "bool"]
     shape: tuple[_Positive | str, ...]
 
 
@@ -233,8 +234,13 @@ class UnifiedManifest(_Strict, frozen=True, kw_only=True):
 
 
 AnyManifest = Manifest | UnifiedManifest
+HALF_WEIGHTS = "fp32, 16-bit weights"
+"""Precision of graphs that hold their weights in fewer bits than they compute in."""
 _UNIFIED = "uare-7b"
-_UNIFIED_GRAPHS = ("vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image")
+_UNIFIED_GRAPHS = (
+    *("vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image"),
+    *("encode_outer", "encode_inner", "decode_inner", "decode_outer"),
+)
 
 
 def parse_manifest(data: bytes, where: str) -> AnyManifest:

@@ -17,6 +17,7 @@ from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, e
 from uare_rt.constants import with_constants
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores, cpu_model
+from uare_rt.manifest import HALF_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +68,9 @@ class OnnxRuntimeBackend:
         ort = _import()
         providers = [self.provider] if self.provider == _CPU else [self.provider, _CPU]
         try:
-            if graph.constants:
+            if graph.spec.precision == HALF_WEIGHTS:
+                session = _mapped_session(ort, graph, threads, providers)
+            elif graph.constants:
                 session = _constant_session(ort, graph, threads, providers)
             elif self.provider == _CPU and graph.content is not None and graph.size <= MOST_KEPT:
                 session = _kept_session(ort, graph, threads, providers)
@@ -110,6 +113,12 @@ def _constant_session(ort: Any, graph: GraphFile, threads: int | None, providers
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.path.parent))
     model = with_constants(graph.path.read_bytes(), graph.constants)
     return ort.InferenceSession(model, options, providers=providers)
+
+
+def _mapped_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:
+    """A session whose 16-bit weights stay pages of the mapped file: each is widened when it is used, then let go."""
+    options = _options(ort, threads)
+    return ort.InferenceSession(str(graph.path), options, providers=providers, disabled_optimizers=["ConstantFolding"])
 
 
 def _kept_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,15 @@ from uare_rt.cli.extras import needs_extra
 from uare_rt.cli.options import OverwriteOption
 from uare_rt.errors import InputError, OutputError, UsageError
 
-__all__ = ["export"]
+__all__ = ["CacheChoice", "export"]
+
+
+class CacheChoice(str, Enum):
+    """How keys and values are kept, as texts because typer lists and checks those."""
+
+    same = "same"
+    fp16 = "fp16"
+    int8 = "int8"
 
 
 def export(
@@ -20,6 +29,10 @@ def export(
         Path, typer.Argument(metavar="CHECKPOINT", help="Weights of `uare-rt train`, or a uare-7b directory.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME.uare", help="The bundle to write.")],
+    cache: Annotated[
+        CacheChoice | None,
+        typer.Option("--cache", help="uare-7b: keep keys and values in fewer bytes; same as computed if not given."),
+    ] = None,
     overwrite: OverwriteOption = False,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Real images for the check against PyTorch.")
@@ -42,9 +55,12 @@ def export(
         with needs_extra("export,vlm"):
             from uare_rt.export import export_unified
 
-            bundle = export_unified(checkpoint, out, overwrite=overwrite)
+            kept = "same" if cache is None else cache.value
+            bundle = export_unified(checkpoint, out, cache=kept, overwrite=overwrite)
         emit(f"{bundle}: written; look at it with: uare-rt inspect {bundle}")
         return
+    if cache is not None:
+        raise UsageError("--cache: only a uare-7b checkpoint keeps keys and values between passes; leave it out")
     with needs_extra("export"):
         from uare_rt.export import export_bundle
 

@@ -9,9 +9,11 @@ import typer
 
 from uare_rt.cli.console import emit, emit_json, emit_table
 from uare_rt.cli.options import JsonOption
+from uare_rt.errors import InputError
 
 if TYPE_CHECKING:
     from uare_rt.manifest import AnyManifest, CalibrationInfo, GraphSpec, Profile, TensorSpec
+    from uare_rt.vlm.layout import UnifiedLayout
 
 __all__ = ["inspect"]
 
@@ -27,7 +29,10 @@ def inspect(
     With --json, the manifest itself.
     """
     from uare_rt.bundle import Bundle
+    from uare_rt.checkpoints import is_checkpoint
 
+    if is_checkpoint(bundle):
+        raise InputError(f"{bundle}: a checkpoint, not a bundle; make one with: uare-rt export {bundle} -o NAME.uare")
     opened = Bundle.open(bundle)
     opened.verify()
     if as_json:
@@ -47,14 +52,15 @@ def inspect(
 
 def _facts(manifest: AnyManifest) -> list[tuple[str, str]]:
     source, tiling = manifest.source, getattr(manifest, "tiling", None)
-    trained = f"{source.recipe or 'untrained'}, {source.steps or 0} steps, {source.parameters} parameters"
+    layout = getattr(manifest, "unified", None)
+    trained = f"{source.recipe or 'untrained'}, {source.steps or 0} steps, " if layout is None else ""
     return [
         ("name", manifest.name),
         ("preset", manifest.preset),
         ("schema version", str(manifest.schema_version)),
         ("created by", manifest.created_by),
         ("license", manifest.license),
-        ("weights", trained),
+        ("weights", f"{trained}{source.parameters} parameters"),
         ("weights sha256", source.weights_sha256[:16]),
         ("scales", ", ".join(f"x{scale}" for scale in manifest.scales)),
         ("backend", _backend(manifest)),
@@ -63,9 +69,20 @@ def _facts(manifest: AnyManifest) -> list[tuple[str, str]]:
             if tiling is None
             else (("tiles", f"grid {tiling.grid} px, {tiling.before} px before and {tiling.after} px after"),)
         ),
+        *([] if layout is None else _decoder(layout)),
         *([] if manifest.calibration is None else [("calibration", _calibration(manifest.calibration))]),
         *((f"quality: {name}", _quality(value)) for name, value in manifest.quality.items()),
         *((f"engine: {name}", _engine(graph)) for name, graph in manifest.graphs.items() if graph.engine is not None),
+    ]
+
+
+def _decoder(layout: UnifiedLayout) -> list[tuple[str, str]]:
+    kept = {"same": "as computed", "fp16": "in fp16", "int8": "in int8"}[layout.cache]
+    widths = f"{layout.layers} layers of {layout.hidden}, {layout.heads}/{layout.kv_heads} heads of {layout.head_dim}"
+    return [
+        ("decoder", f"{widths}; keys and values {kept}"),
+        ("vocabulary", f"{layout.vocabulary}, {'with' if layout.tokenizer else 'without a'} tokenizer"),
+        ("positions", f"{layout.position_limit} of tokens, {layout.latent_side}x{layout.latent_side} of latents"),
     ]
 
 

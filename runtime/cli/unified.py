@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeIs
 
-    from uare_rt.cli.flow_options import FlowOptions
+    from uare_rt.cli.work import Settings
     from uare_rt.images import Picture
     from uare_rt.session import Session
     from uare_rt.vlm.session import UnifiedSession
@@ -34,15 +34,14 @@ def refuse_video(model: str) -> UsageError:
 
 
 def restore_picture(
-    session: UnifiedSession, picture: Picture, options: FlowOptions, strength: float, show: Callable[[float, int], None]
+    session: UnifiedSession, picture: Picture, settings: Settings, show: Callable[[float, int], None]
 ) -> tuple[Any, dict[str, Any]]:
     """Restore one image.
 
     Args:
         session: of uare-7b.
         picture: as read.
-        options: what the caller gave.
-        strength: 0 to 1.
+        settings: what the caller gave.
         show: called after every evaluation with the number done and the total.
 
     Returns:
@@ -50,7 +49,7 @@ def restore_picture(
     """
     from uare_rt.vlm.flow import GuidanceWarning
 
-    flow = options.flow()
+    options, flow = settings.flow, settings.flow.flow()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", GuidanceWarning)
         restored = session.restore(
@@ -58,10 +57,14 @@ def restore_picture(
             flow=flow,
             seed=options.seed or 0,
             verdict=options.verdict is not False,
-            strength=strength,
+            strength=settings.strength,
+            tile=settings.tile,
             progress=show,
         )
-    for text in sorted({str(warning.message) for warning in told if issubclass(warning.category, GuidanceWarning)}):
+    notes = {str(warning.message) for warning in told if issubclass(warning.category, GuidanceWarning)}
+    if options.renorm is not None and not flow.guidance.by_text:
+        notes.add(f"renorm {options.renorm.value} has no effect while text_scale is {flow.guidance.text_scale}")
+    for text in sorted(notes):
         logging.getLogger("uare_rt.cli").warning("%s", text)
     before = restored.assessment or session.assess(picture.pixels)
     return restored.image, {

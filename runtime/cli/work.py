@@ -115,7 +115,7 @@ def _image(session: Session | UnifiedSession, job: Job, settings: Settings, mete
         meter.update(done, total, megapixels * done / total / seconds, "MP")
 
     if is_unified(session):
-        pixels, facts = restore_picture(session, picture, settings.flow, settings.strength, show)
+        pixels, facts = restore_picture(session, picture, settings, show)
         write_image(job.target, picture.with_pixels(pixels), overwrite=settings.overwrite)
         return facts
     before = session.assess(picture.pixels)

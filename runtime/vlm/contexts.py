@@ -14,9 +14,11 @@ import numpy as np
 from uare_rt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from uare_rt.vlm.layout import UnifiedLayout
 
 __all__ = ["Block", "Context", "arrange", "check_positions"]
 
@@ -60,32 +62,44 @@ class Context:
     """What has been read.
 
     Attributes:
-        k: float32 [layers, kv_heads, tokens, head_dim], keys.
-        v: float32, same shape, values.
+        cache: keys ``k`` and values ``v`` [layers, kv_heads, tokens, head_dim] as the graphs give and take them:
+            float32, float16, or int8 with ``k_scale`` and ``v_scale``, float32 [layers, kv_heads, tokens, 1].
         position: the next rotary position.
     """
 
-    k: NDArray[np.float32]
-    v: NDArray[np.float32]
+    cache: Mapping[str, NDArray[Any]]
     position: int
+
+    @classmethod
+    def empty(cls, layout: UnifiedLayout) -> Context:
+        """Nothing read yet."""
+        dtypes = {"same": np.float32, "fp16": np.float16, "int8": np.int8}
+        start = (layout.layers, layout.kv_heads, 0)
+        cache = {name: np.zeros((*start, layout.head_dim), dtypes[layout.cache]) for name in "kv"}
+        if layout.cache == "int8":
+            cache |= {f"{name}_scale": np.zeros((*start, 1), np.float32) for name in "kv"}
+        return cls(cache, 0)
 
     @property
     def tokens(self) -> int:
         """Number of cached tokens."""
-        return int(self.k.shape[2])
+        return int(self.cache["k"].shape[2])
 
-    def followed(self, k: NDArray[np.float32], v: NDArray[np.float32], position: int) -> Context:
-        """This context with more tokens."""
-        if not self.tokens:
-            return Context(np.ascontiguousarray(k), np.ascontiguousarray(v), position)
-        return Context(np.concatenate((self.k, k), axis=2), np.concatenate((self.v, v), axis=2), position)
+    @property
+    def past(self) -> dict[str, NDArray[Any]]:
+        """The cache as inputs of a graph."""
+        return {f"past_{name}": part for name, part in self.cache.items()}
+
+    def followed(self, outputs: Mapping[str, NDArray[Any]], kept: int, position: int) -> Context:
+        """This context with the first ``kept`` tokens of a graph's outputs after it."""
+        cache = {name: np.concatenate((part, outputs[name][:, :, :kept]), axis=2) for name, part in self.cache.items()}
+        return Context(cache, position)
 
     def before(self, texts: Sequence[Block]) -> Context:
         """This context as it was before its last texts."""
         kept = self.tokens - sum(block.length for block in texts)
         position = self.position - sum(block.advance for block in texts)
-        k, v = (np.ascontiguousarray(part[:, :, :kept]) for part in (self.k, self.v))
-        return Context(k, v, position)
+        return Context({name: np.ascontiguousarray(part[:, :, :kept]) for name, part in self.cache.items()}, position)
 
 
 def check_positions(end: int, limit: int) -> None:

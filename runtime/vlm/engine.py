@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uare_rt.errors import BundleError, InputError
+from uare_rt.vlm.codec import Codec
 from uare_rt.vlm.contexts import Block, Context, arrange, check_positions
+from uare_rt.vlm.memory import decoder_pass_bytes, require
 from uare_rt.vlm.transforms import grid_rows, normalise, patchify, resize, unpatchify
 
 if TYPE_CHECKING:
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
 
     Run = Callable[[str, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 
-__all__ = ["GRAPHS", "Embedding", "Engine"]
+__all__ = ["Embedding", "Engine"]
 
-GRAPHS = ("vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image")
-
+_PAIRS = 1 << 25  # of new and seen tokens in one pass, where it can be divided: 0.1 GB of scores per query head
 _STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 
@@ -75,8 +76,8 @@ class Engine:
 
     def __init__(self, layout: UnifiedLayout, embed: Embedding, run: Run) -> None:
         self.layout, self.embed, self._run = layout, embed, run
-        empty = np.zeros((layout.layers, layout.kv_heads, 0, layout.head_dim), np.float32)
-        self.empty = Context(empty, empty, 0)
+        self._codec = Codec(layout, run)
+        self.empty = Context.empty(layout)
 
     def tokens_block(self, ids: Sequence[int]) -> Block:
         """Text tokens as they are, without delimiters."""
@@ -130,15 +131,18 @@ class Engine:
         rows = self.latent_rows((latent.shape[1] // patch, latent.shape[2] // patch))
         return Block(self._delimiters(), causal=False, kind="image", latents=patchify(latent, patch), rows=rows)
 
-    def encode(self, fitted: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def encode(
+        self, fitted: NDArray[np.uint8], tile: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A picture sized by ``vae_transform`` -> mean and spread of its latent, float32 [z, h, w] each."""
-        out = self._run("encode", {"image": normalise(fitted)[None]})
-        return out["latent"][0], out["spread"][0]
+        latent, spread = self._codec.encode(normalise(fitted)[None], tile)
+        return latent[0], spread[0]
 
-    def picture(self, tokens: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+    def picture(
+        self, tokens: NDArray[np.float32], grid: tuple[int, int], tile: int | None = None
+    ) -> NDArray[np.float32]:
         """Latent tokens [M, latent width] -> image float32 [3, H, W], about [-1, 1], not clamped."""
-        latent = unpatchify(tokens, grid, self.layout.latent_patch)
-        return np.asarray(self._run("decode_image", {"latent": latent[None]})["image"][0])
+        return np.asarray(self._codec.decode(unpatchify(tokens, grid, self.layout.latent_patch)[None], tile)[0])
 
     def extend(
         self, context: Context, blocks: Sequence[Block], ends: Sequence[Block] = ()
@@ -157,14 +161,33 @@ class Engine:
         Raises:
             UsageError: the context would be longer than the model's position limit.
         """
+        first, blocks = self._parted(context, blocks)
+        for group in first:
+            context, _ = self.extend(context, group)
         inputs, position = arrange(context, blocks, ends, self.layout.position_limit)
+        new = len(inputs["positions"])
+        self._require(f"reading {new} tokens after {context.tokens}", new, context)
         if "latents" not in inputs:
             inputs["latents"] = np.zeros((0, self.layout.latent_width), np.float32)
             inputs["latent_rows"] = np.zeros(0, np.int64)
-        out = self._run("prefill", inputs | {"past_k": context.k, "past_v": context.v})
-        kept = sum(block.length for block in blocks)
-        longer = context.followed(out["k"][:, :, :kept], out["v"][:, :, :kept], position)
-        return longer, out["logits"]
+        out = self._run("prefill", inputs | context.past)
+        return context.followed(out, sum(block.length for block in blocks), position), out["logits"]
+
+    def _parted(self, context: Context, blocks: Sequence[Block]) -> tuple[list[Sequence[Block]], Sequence[Block]]:
+        """Blocks that are read in passes of their own, lest scores become too many, and those of the last pass."""
+        groups: list[list[Block]] = [[]]
+        seen = context.tokens
+        for block in blocks:
+            new = sum(one.length for one in groups[-1])
+            if groups[-1] and (new + block.length) * (seen + new + block.length) > _PAIRS:
+                groups.append([])
+                seen += new
+            groups[-1].append(block)
+        return list(groups[:-1]), groups[-1]
+
+    def _require(self, what: str, new: int, context: Context) -> None:
+        need = decoder_pass_bytes(self.layout, new, context.tokens)
+        require(what, need, "use a smaller picture or a shorter text")
 
     def follow(self, context: Context, token: int) -> tuple[Context, NDArray[np.float32]]:
         """Append one text token: the longer context, and the next-token logits [vocabulary]."""
@@ -172,11 +195,9 @@ class Engine:
         inputs: dict[str, NDArray[Any]] = {
             "embeddings": self.embed([token]),
             "positions": np.array([context.position], np.int64),
-            "past_k": context.k,
-            "past_v": context.v,
         }
-        out = self._run("decode", inputs)
-        return context.followed(out["k"], out["v"], context.position + 1), out["logits"][0]
+        out = self._run("decode", inputs | context.past)
+        return context.followed(out, 1, context.position + 1), out["logits"][0]
 
     def denoise(
         self, context: Context, x: NDArray[np.float32], rows: NDArray[np.int64], time: float
@@ -189,10 +210,9 @@ class Engine:
             "time": np.array([time], np.float32),
             "delimiters": self._delimiters(),
             "position": np.array([context.position], np.int64),
-            "past_k": context.k,
-            "past_v": context.v,
         }
-        out = self._run("denoise", inputs)
+        self._require(f"evaluating {len(x)} latent tokens after {context.tokens}", len(x), context)
+        out = self._run("denoise", inputs | context.past)
         return out["velocity"], out["stream"]
 
     def velocity(self, stream: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -102,6 +102,11 @@ class Guidance:
         """Whether the velocity without image is needed; the image term has no effect without the text term."""
         return self.by_text and self.image_scale > 1
 
+    @property
+    def _narrowed(self) -> bool:
+        low, high = self.interval
+        return low > 0 or high < 1
+
     def active(self, time: float) -> bool:
         """Whether guidance is on at a time; compared in float32, as times are."""
         low, high = np.asarray(self.interval, np.float32).tolist()
@@ -113,8 +118,9 @@ class Guidance:
             if value < 1:
                 message = f"{name} {value} has no effect: guidance needs more than 1"
                 warnings.warn(message, GuidanceWarning, stacklevel=3)
-        if self.image_scale > 1 and not self.by_text:
-            message = f"image_scale {self.image_scale} has no effect while text_scale is {self.text_scale}"
+        idle = {"image_scale": self.image_scale > 1, "renorm_min": self.renorm_min > 0, "interval": self._narrowed}
+        for name in (name for name, given in idle.items() if given and not self.by_text):
+            message = f"{name} {getattr(self, name)} has no effect while text_scale is {self.text_scale}"
             warnings.warn(f"{message}: give a text_scale above 1", GuidanceWarning, stacklevel=3)
         if self.by_text and not any(self.active(time) for time in times):
             message = f"guidance has no effect: no evaluation lies in the interval {self.interval}"
@@ -139,6 +145,13 @@ class Flow:
     guidance: Guidance = field(default_factory=Guidance)
     forecast: bool = False
     batched: bool | None = None
+
+    def warn(self) -> None:
+        """Warn of settings that change nothing."""
+        self.guidance.warn(times(self.points, self.shift)[:-1].tolist())
+        if self.forecast and self.points - 1 <= Forecast.FIRST:
+            message = f"forecast has no effect: the first {Forecast.FIRST} evaluations are always computed"
+            warnings.warn(f"{message}, and there are {self.points - 1}", GuidanceWarning, stacklevel=3)
 
 
 EDITING = Flow(points=50, shift=3.0, guidance=Guidance(text_scale=4.0, image_scale=2.0, renorm="text_channel"))

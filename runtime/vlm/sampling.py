@@ -78,7 +78,7 @@ def sample(
     """
     guidance = flow.guidance
     times, steps = schedule(flow.points, flow.shift)
-    guidance.warn(times.tolist())
+    flow.warn()
     main, text_free = (_Branch(engine, c, flow.forecast) for c in (branches.main, branches.text_free))
     image_free = None if branches.image_free is None else _Branch(engine, branches.image_free, flow.forecast)
     rows = engine.latent_rows(grid)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from uare_rt.errors import InputError, UsageError
 from uare_rt.executables import Executables
 from uare_rt.frames import check_frame, from_unit, to_uint8, to_unit
+from uare_rt.machine import available_memory
 from uare_rt.quality import Judgement, read_slots
 from uare_rt.slots import SLOTS, softmax
 from uare_rt.vlm.decoding import LIMIT, check_decoding, pick
@@ -23,7 +24,8 @@ from uare_rt.vlm.tokens import TextTokenizer
 from uare_rt.vlm.transforms import resize, resize_to, to_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from uare_rt.vlm.prompts import AnswerIds
 
 __all__ = ["RestoredPicture", "UnifiedSession"]
+
+Residency: TypeAlias = Literal["all", "one"]
+_TOGETHER = ("denoise", "velocity")  # forecasts alternate between them
+_DECODERS = 3  # graphs that hold the decoder's weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +71,18 @@ class UnifiedSession:
         bundle: an opened bundle.
         backend: where its graphs run.
         threads: processor threads for one run; None takes all cores this process may use.
+        residency: ``all`` keeps every graph that was loaded; ``one`` releases the graphs of the other steps before it
+            loads one; None takes ``one`` where the memory that is free would not hold the weights of all.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, *, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, *, threads: int | None = None, residency: Residency | None = None
+    ) -> None:
         self._bundle, self._manifest = bundle, bundle.unified
         layout = self._manifest.unified
         self._graphs = Executables(bundle, backend, threads)
-        self._engine = Engine(layout, Embedding(bundle.file(layout.embedding), layout), self._graphs.run)
+        self._alone = _alone(bundle) if residency is None else residency == "one"
+        self._engine = Engine(layout, Embedding(bundle.file(layout.embedding), layout), self._run)
         self._tokenizer: TextTokenizer | None = None
 
     @property
@@ -159,6 +170,7 @@ class UnifiedSession:
         instruction: Sequence[int] | None = None,
         sample_posterior: bool = False,
         strength: float = 1.0,
+        tile: int | None = None,
         noise: NDArray[np.float32] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> RestoredPicture:
@@ -174,13 +186,15 @@ class UnifiedSession:
             instruction: token ids without delimiters; None takes the preset's text.
             sample_posterior: sample the input's latent as the reference does, instead of taking its mean.
             strength: 0 gives back the input, 1 the full restoration.
+            tile: pixels along the side of what the autoencoder works on at once; None takes the whole picture, and
+                tiles where memory does not allow that.
             noise: start of the flow, standard normal float32 [M, latent width], instead of the seed's.
             progress: called after every evaluation with the number done and the total; may raise to stop.
 
         Raises:
             InputError: the array is of another kind, or its shape is beyond a position table.
             UsageError: a setting cannot be used, the context is too long, or the session is closed.
-            BackendError: inference failed.
+            BackendError: inference failed, or there is not the memory for it.
         """
         began = time.perf_counter()
         if not 0.0 <= strength <= 1.0:
@@ -193,7 +207,7 @@ class UnifiedSession:
         fitted = resize(pixels, layout.vae_transform)
         grid = (fitted.shape[0] // layout.latent_stride, fitted.shape[1] // layout.latent_stride)
         engine.latent_rows(grid)  # too large a picture is told before any work
-        latent, start = self._latent(fitted, grid, Noise(seed), sample_posterior)
+        latent, start = self._latent(fitted, grid, Noise(seed), sample_posterior, tile)
         images = [engine.latent_block(latent), engine.vision_block(pixels)]
         branches, assessment = self._branches(images, engine.text_block(instruction), interview, flow)
         if noise is not None:
@@ -201,7 +215,7 @@ class UnifiedSession:
                 raise UsageError(f"noise is {list(noise.shape)}, but this image needs {list(start.shape)}")
             start = np.asarray(noise, np.float32)
         tokens = sample(engine, branches, start, grid, flow, progress=progress)
-        generated = to_pixels(engine.picture(tokens, grid))
+        generated = to_pixels(engine.picture(tokens, grid, tile))
         restored = _blended(image, resize_to(generated, (image.shape[1], image.shape[0])), strength)
         return RestoredPicture(restored, generated, assessment, flow.points - 1, time.perf_counter() - began)
 
@@ -214,6 +228,11 @@ class UnifiedSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        if self._alone:
+            self._graphs.release(but=_TOGETHER if name in _TOGETHER else (name,))
+        return self._graphs.run(name, inputs)
 
     def _texts(self) -> TextTokenizer:
         if self._tokenizer is None:
@@ -230,11 +249,11 @@ class UnifiedSession:
         return Interview(self._manifest.unified.prompts, self._texts())
 
     def _latent(
-        self, fitted: NDArray[np.uint8], grid: tuple[int, int], draw: Noise, sampled: bool
+        self, fitted: NDArray[np.uint8], grid: tuple[int, int], draw: Noise, sampled: bool, tile: int | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The input's latent, and the noise that the flow starts from."""
         layout = self._manifest.unified
-        latent, spread = self._engine.encode(fitted)
+        latent, spread = self._engine.encode(fitted, tile)
         if sampled:
             latent = latent + spread * draw.normal(*latent.shape)
         return latent, draw.normal(grid[0] * grid[1], layout.latent_width)
@@ -267,6 +286,12 @@ class UnifiedSession:
             texts = [engine.text_block(interview.questions.question), said, asked]
         image_free = engine.extend(engine.empty, texts)[0] if flow.guidance.by_image else None
         return Branches(main, text_free, image_free), assessment
+
+
+def _alone(bundle: Bundle) -> bool:
+    """Whether the memory would not hold what the graphs make of the weights: each of the decoder's has its own."""
+    free, weights = available_memory(), max(entry.bytes for entry in bundle.unified.files.values())
+    return free is not None and _DECODERS * weights > free
 
 
 def _pixels(image: NDArray[Any]) -> NDArray[np.uint8]:

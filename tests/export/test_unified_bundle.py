@@ -7,28 +7,41 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import uare_rt
-from uare_rt.errors import InputError, UsageError
+from uare_rt import backends
+from uare_rt.bundle import Bundle
+from uare_rt.errors import BackendError, InputError, UsageError
+from uare_rt.executables import Executables
 from uare_rt.export import export_unified
 from uare_rt.export.tracing import check_opset
 from uare_rt.model.assessment import assess, compare, describe
 from uare_rt.model.checkpoint import load_unified
+from uare_rt.model.memory import MemoryOptions
 from uare_rt.model.prompts import Interview, choice_ids, load_prompts
 from uare_rt.model.restoration import restore
+from uare_rt.vlm.codec import Codec
 from uare_rt.vlm.flow import Flow, Guidance
 from uare_rt.vlm.session import UnifiedSession
+from uare_rt.vlm.transforms import normalise, resize_to
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 from bagel_layout import bagel_layout
 from random_checkpoint import random_checkpoint
 
+if TYPE_CHECKING:
+    from uare_rt.backends.base import Executable
+    from uare_rt.bundle import GraphFile
+
 TINY = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
+DTYPES = {"fp16": "float16", "int8": "int8"}
 FLOWS = {
     "guided": Flow(5, guidance=Guidance(4.0, 2.0, "text_channel")),
     "interval": Flow(4, guidance=Guidance(3.0, 1.5, "global", 0.3, (0.4, 1.0))),
@@ -76,7 +89,8 @@ def picture() -> np.ndarray:
 
 def test_every_graph_is_of_opset_20_and_equal_to_pytorch(bundle: Path) -> None:
     graphs = json.loads((bundle / "manifest.json").read_text())["graphs"]
-    assert set(graphs) == {"vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image"}
+    parts = {"vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image"}
+    assert set(graphs) == parts | {"encode_outer", "encode_inner", "decode_inner", "decode_outer"}
     for name, spec in graphs.items():
         assert spec["relative_rms"] <= 2e-5, name
         model = onnx.load(bundle / spec["file"], load_external_data=False)
@@ -130,6 +144,113 @@ def test_pictures_are_those_of_pytorch(
     count = FLOWS[name].points - 1
     assert steps == [(i + 1, count) for i in range(count)]
     assert (got.assessment is None) == (not asked)
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_a_cache_in_fewer_bytes_gives_pytorchs_pictures(
+    checkpoint: Path, picture: np.ndarray, kind: str, tmp_path: Path
+) -> None:
+    flow = FLOWS["guided"]
+    model, tokenizer = load_unified(checkpoint, memory=MemoryOptions(cache=kind))
+    interview = Interview(load_prompts(), tokenizer)
+    asked = tokenizer.encode(load_prompts().restore)
+    expected = restore(model, picture, asked, flow, interview=interview, seed=7)
+    with uare_rt.load(
+        export_unified(checkpoint, tmp_path / "small.uare", cache=kind), backend="onnxruntime"
+    ) as session:
+        got = session.restore(picture, flow=flow, seed=7)
+        graph = session.manifest.graphs["denoise"]
+        assert {i.dtype for i in graph.inputs if i.name in ("past_k", "past_v")} == {DTYPES[kind]}
+    assert np.abs(got.generated.astype(int) - expected.generated).max() <= 1
+
+
+def test_graphs_are_loaded_one_at_a_time_where_memory_is_short(
+    bundle: Path, session: UnifiedSession, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = FLOWS["forecast"]
+    loaded: list[str] = []
+    released: list[set[str]] = []
+    backend = backends.get("onnxruntime")
+
+    class Watched:
+        name, worth_constants = backend.name, None
+
+        def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+            loaded.append(graph.name)
+            return backend.load(graph, threads=threads)
+
+    release = Executables.release
+    monkeypatch.setattr(
+        Executables, "release", lambda self, *, but: (released.append(set(but)), release(self, but=but))[1]
+    )
+    with UnifiedSession(Bundle.open(bundle), Watched(), threads=1, residency="one") as alone:
+        got = alone.restore(picture, flow=flow, seed=3)
+        assert loaded == ["encode", "vision", "prefill", "denoise", "velocity", "decode_image"]
+        assert {"denoise", "velocity"} in released
+        alone.assess(picture)
+        assert loaded[6:] == ["vision", "prefill"]  # had been released
+    assert np.array_equal(got.image, session.restore(picture, flow=flow, seed=3).image)
+    monkeypatch.setattr("uare_rt.vlm.session.available_memory", lambda: 1000)
+    with uare_rt.load(bundle, backend="onnxruntime") as poor:
+        released.clear()
+        poor.assess(picture)
+        assert released
+
+
+def test_the_autoencoder_runs_in_tiles(session: UnifiedSession, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in PyTorch: what is global stays global, whatever the tiles."""
+    with Image.open(photo) as opened:
+        image = normalise(resize_to(np.asarray(opened.convert("RGB")), (192, 128)))[None]
+    sizes: list[int] = []
+    run = Executables.run
+
+    def watched(self: Executables, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        sizes.extend(max(x.shape[2:]) for x in inputs.values() if name == "encode_outer" and x.ndim == 4)
+        return run(self, name, inputs)
+
+    monkeypatch.setattr(Executables, "run", watched)
+    codec = Codec(session.manifest.unified, session._graphs.run)
+    (whole, spread), (mean, other) = codec.encode(image, None), codec.encode(image, 96)
+    assert sizes
+    assert max(sizes) <= 96
+    for got, expected in ((mean, whole), (other, spread), (codec.decode(whole, 96), codec.decode(whole, None))):
+        assert np.abs(got - expected).max() < 2 / 255
+        assert np.sqrt(np.mean((got - expected) ** 2) / np.mean(expected**2)) < 1e-3
+    sizes.clear()
+    monkeypatch.setattr("uare_rt.vlm.codec.available_memory", lambda: 1000)
+    monkeypatch.setattr("uare_rt.vlm.codec._TILE", 96)
+    codec.encode(image, None)
+    assert max(sizes) <= 96
+    with pytest.raises(UsageError, match="tiles of 32 px are smaller than what their convolutions read"):
+        session.restore(np.zeros((9, 9, 3), np.uint8), flow=Flow(2), tile=32)
+
+
+def test_long_contexts_are_read_in_several_passes(
+    session: UnifiedSession, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass reads everything; where its scores would be too many, images are read one by one."""
+    runs: list[str] = []
+    run = Executables.run
+    monkeypatch.setattr(Executables, "run", lambda self, name, inputs: (runs.append(name), run(self, name, inputs))[1])
+    fused = session.restore(picture, flow=FLOWS["guided"], seed=7)
+    passes = runs.count("prefill")
+    assert passes == 3  # the question, the verdict, the texts without images
+    monkeypatch.setattr("uare_rt.vlm.engine._PAIRS", 1000)
+    runs.clear()
+    parted = session.restore(picture, flow=FLOWS["guided"], seed=7)
+    assert runs.count("prefill") > passes + 1
+    assert np.abs(parted.generated.astype(int) - fused.generated).max() <= 1
+
+
+def test_too_little_memory_is_told_before_a_step(
+    session: UnifiedSession, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uare_rt.vlm.memory.SMALL", 0)
+    monkeypatch.setattr("uare_rt.vlm.memory.available_memory", lambda: 1000)
+    with pytest.raises(BackendError, match=r"not enough memory: encoding a picture of \d+x\d+ px needs about"):
+        session.restore(picture, flow=Flow(2))
+    with pytest.raises(BackendError, match=r"not enough memory: reading \d+ tokens after 0 needs about"):
+        session.assess(picture)
 
 
 def test_seeds_repeat_and_differ(session: UnifiedSession, picture: np.ndarray) -> None:

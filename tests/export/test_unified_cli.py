@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,12 +92,64 @@ def test_commands_run_on_a_bundle(run: Run, bundle: Path, photo: Path, tmp_path:
     shown = run("inspect", bundle)
     assert shown.returncode == 0, shown.stderr
     assert "decode_image" in shown.stdout
+    assert "keys and values as computed" in shown.stdout
+
+
+def test_a_bundle_is_shown_and_run_by_doctor(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    exported = run("export", checkpoint, "-o", "small.uare", "--cache", "int8")
+    assert exported.returncode == 0, exported.stderr
+    shown = run("inspect", "small.uare")
+    assert shown.returncode == 0, shown.stderr
+    assert "3 layers of 64, 4/2 heads of 16; keys and values in int8" in shown.stdout
+    report = json.loads(run("doctor", "--model", "small.uare", "--json").stdout)
+    found = {backend["name"]: backend for backend in report["backends"]}
+    assert found["onnxruntime"]["works"]
+    assert found["onnxruntime"]["seconds"] > 0
+    assert not found["null"]["works"]
+    assert "make one with: uare-rt export" in one_line(run("inspect", checkpoint))
 
 
 def test_settings_without_effect_are_told(run: Run, bundle: Path, photo: Path) -> None:
-    done = run("restore", photo, "--model", bundle, "--steps", 1, "--text-scale", 1, "-o", "out.png")
+    idle = ("--steps", 1, "--text-scale", 1, "--renorm", "channel", "--forecast")
+    done = run("restore", photo, "--model", bundle, *idle, "-o", "out.png")
     assert done.returncode == 0, done.stderr
     assert "note: image_scale 2.0 has no effect while text_scale is 1.0" in done.stderr
+    assert "note: renorm channel has no effect while text_scale is 1.0" in done.stderr
+    assert "note: forecast has no effect" in done.stderr
+
+
+def test_too_little_memory_is_one_line(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    """A machine with 1 kB to spare, and nothing too small to ask for."""
+    script = (
+        "import uare_rt.vlm.codec as codec, uare_rt.vlm.memory as memory\n"
+        "memory.SMALL, memory.available_memory, codec.available_memory = 0, lambda: 1000, lambda: 1000\n"
+        "from uare_rt.cli import main\nmain()\n"
+    )
+    command = [sys.executable, "-c", script, "restore", photo, "--model", bundle, "--steps", "1", "-o", "out.png"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
+    told = one_line(done)
+    assert "not enough memory: encoding a picture of 96x80 px needs about" in told
+    assert "use a smaller picture" in told
+    assert done.returncode == 1
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_interrupted_restoration_leaves_nothing(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "uare_rt.cli", "restore", photo, "--model", bundle, "--steps", 20_000]
+    # A shell that runs tests in the background has its children ignore the signal.
+    running = subprocess.Popen(
+        [*map(str, command), "-o", "out.png"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(8)  # into the flow, or at least into the start
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=120)
+    assert running.returncode == 130, told
+    assert "Traceback" not in told
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +158,7 @@ def test_settings_without_effect_are_told(run: Run, bundle: Path, photo: Path) -
         (("--steps", 0), "--steps 0: at least one evaluation"),
         (("--seed", -1), "the seed is -1"),
         (("--text-scale", -2), "text_scale is -2.0"),
-        (("--tile", 64), "--tile:"),
+        (("--tile", 8), "tiles of 8 px are smaller than what their convolutions read; give at least 44"),
         (("--scale", 2), "restores at 1 only"),
     ],
 )

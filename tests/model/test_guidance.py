@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from uare_rt.errors import UsageError
-from uare_rt.model.flow import Guidance, GuidanceWarning, guide
+from uare_rt.model.flow import Flow, Guidance, GuidanceWarning, guide
 
 TIMES = [1.0, 0.9, 0.75, 0.5]
 
@@ -31,6 +31,8 @@ def test_impossible_settings_are_refused(settings: dict[str, object], message: s
     ("guidance", "message"),
     [
         (Guidance(1.0, 2.0), "image_scale 2.0 has no effect while text_scale is 1.0"),
+        (Guidance(renorm_min=0.5), "renorm_min 0.5 has no effect while text_scale is 1.0"),
+        (Guidance(interval=(0.4, 1.0)), r"interval \(0.4, 1.0\) has no effect while text_scale is 1.0"),
         (Guidance(0.5), "text_scale 0.5 has no effect"),
         (Guidance(4.0, 0.5), "image_scale 0.5 has no effect"),
         (Guidance(4.0, interval=(0.6, 0.7)), r"no evaluation lies in the interval \(0.6, 0.7\)"),
@@ -47,6 +49,14 @@ def test_settings_with_effect_raise_no_warning(guidance: Guidance) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         guidance.warn(TIMES)
+
+
+def test_forecasts_of_too_few_evaluations_are_told() -> None:
+    with pytest.warns(GuidanceWarning, match="the first 5 evaluations are always computed, and there are 5"):
+        Flow(6, forecast=True).warn()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Flow(7, forecast=True).warn()
 
 
 def test_the_interval_is_open_below_and_closed_above_in_float32() -> None:

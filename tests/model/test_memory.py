@@ -59,7 +59,7 @@ def test_every_option_reduces_what_is_needed(options: MemoryOptions) -> None:
 def test_the_memory_that_is_left_bounds_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = load_unified(TINY)
     monkeypatch.setattr("uare_rt.model.memory.free_memory", lambda _: 1000)
-    monkeypatch.setattr("uare_rt.model.memory._SMALL", 0)
+    monkeypatch.setattr("uare_rt.vlm.memory.SMALL", 0)
     with pytest.raises(BackendError, match=r"encoding a picture of 96x80 px needs about .* set tile"):
         model.codec.encode(torch.zeros(3, 80, 96))
     with pytest.raises(BackendError, match=r"decoding a picture of 96x80 px needs about .* set tile"):

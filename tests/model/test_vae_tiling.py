@@ -17,7 +17,8 @@ from uare_rt.model.checkpoint import load_unified
 from uare_rt.model.presets.uare_7b import UARE_7B
 from uare_rt.model.transforms import normalise, resize_to
 from uare_rt.model.vae import Autoencoder
-from uare_rt.model.vae_tiling import RAMP, GroupNorm, spans
+from uare_rt.model.vae_tiling import GroupNorm
+from uare_rt.vlm.codec_tiles import RAMP, spans
 
 TINY = Path(__file__).parents[1] / "data" / "mot-tiny"
 
@@ -70,15 +71,15 @@ def test_tiles_normalised_by_themselves_would_not_do(
     with torch.no_grad():
         latent = codec.encode(image)
         picture = codec.decode(latent)
-    monkeypatch.setattr("uare_rt.model.vae_tiling._SETTLED", float("inf"))
-    monkeypatch.setattr("uare_rt.model.vae_tiling._Statistics.settle", lambda _: 0.0)
+    monkeypatch.setattr("uare_rt.vlm.codec_tiles.SETTLED", float("inf"))
+    monkeypatch.setattr("uare_rt.vlm.codec_tiles.Gathered.settle", lambda _: 0.0)
     assert relative_rms(tiled(codec, 96, "decode", latent, []), picture) > 3e-2
 
 
 def test_passes_until_every_norm_is_exact_leave_rounding_only(
     codec: Autoencoder, image: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uare_rt.model.vae_tiling._SETTLED", 0.0)
+    monkeypatch.setattr("uare_rt.vlm.codec_tiles.SETTLED", 0.0)
     with torch.no_grad():
         latent = codec.encode(image)
     assert relative_rms(tiled(codec, 96, "encode", image, []), latent) < 2e-5
