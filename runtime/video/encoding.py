@@ -101,7 +101,9 @@ def _first_that_works(software: str, info: VideoInfo, options: VideoOptions) -> 
         except UsageError:
             continue
         same_depth = info.depth <= 8 or "10" in encoding.pix_fmt
-        if same_depth and options.crf is None and _works(name, encoding.pix_fmt, info):
+        # Quality and presets are numbers and names of the software encoder's.
+        ours = options.crf is None and options.preset is None
+        if same_depth and ours and _works(name, encoding.pix_fmt, info):
             return encoding
     return _encoding(software, info, options)
 

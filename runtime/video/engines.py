@@ -165,7 +165,9 @@ class RayEngine:
             raise MissingExtraError("ray", "ray") from None
         self._ray: Any = ray
         try:
-            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
+            # One that is started for this run needs no page to look at.
+            here = {"include_dashboard": False} if address == "local" else {}
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error", **here)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise BackendError(f"--ray {address}: no cluster can be reached there ({_line(error)})") from error
         # A worker that dies takes nothing with it: Ray begins its task again on another.
