@@ -155,6 +155,9 @@ def output_pix_fmt(source: str, width: int, height: int, offered: list[str], *, 
     fits = [layout for layout in layouts if odd_chroma or even[layout]]
     for depth in depths:
         for layout in fits:
-            if f"yuv{layout}p{depth}" in offered:
-                return f"yuv{layout}p{depth}"
+            # Hardware encoders take ten bits at halved chroma interleaved only.
+            packed = ["p010le"] if (layout, depth) == ("420", "10le") else []
+            for name in (f"yuv{layout}p{depth}", *packed):
+                if name in offered:
+                    return name
     return offered[0]
