@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from onnx import TensorProto
 
 from uare_rt import __version__
-from uare_rt.backends.tensorrt_build import BuildOptions, build_engine
 from uare_rt.bundle import Bundle, write_bundle
 from uare_rt.calibration.compare import GraphProof, compare, missed
+from uare_rt.calibration.compiling import compile_graph, said
 from uare_rt.calibration.data import Picture, Sample, digest, make_samples, patterns, read_pictures
+from uare_rt.calibration.evaluation import frame_of
 from uare_rt.calibration.graph import Graph
 from uare_rt.calibration.precision import (
     GraphPrecision,
@@ -30,18 +29,18 @@ from uare_rt.calibration.precision import (
     prove,
 )
 from uare_rt.calibration.report import ReportData, write_report
+from uare_rt.calibration.speed import speed_ratio
 from uare_rt.calibration.storage import WEIGHT_FILE, name_after_layers, pack, weight_bytes
 from uare_rt.errors import UareError, UsageError
-from uare_rt.manifest import PENDING, BackendInfo, CalibrationInfo, EngineSpec, Profile
+from uare_rt.manifest import PENDING, BackendInfo, CalibrationInfo, Profile
 
 if TYPE_CHECKING:
-    from uare_rt.calibration.observers import Observer
+    from uare_rt.calibration.request import BuildRequest
     from uare_rt.manifest import GraphSpec, Manifest
 
-__all__ = ["BudgetMissedError", "BuildRequest", "build_bundle"]
+__all__ = ["BudgetMissedError", "build_bundle"]
 
 REPORT_FILE = "report.html"
-_DEFAULT_BUDGET = {"fp32": 0.0, "fp16": 0.02, "int8": 0.1}
 _SAMPLES, _SEARCH, _HELD_OUT = 24, 12, 12
 _SIDE = 128
 _HELD_OUT_SHARE = 4  # every fourth picture is for the proof, where no others were given
@@ -53,42 +52,6 @@ _DRIVERS = {"tensorrt-rtx": "a driver for CUDA 13 (580 or newer)", "tensorrt": "
 
 class BudgetMissedError(UareError):
     """A build with a gate does not keep its promises; nothing was written."""
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to build.
-
-    Attributes:
-        backend: `tensorrt`, `tensorrt-rtx`, `onnxruntime` or `openvino`.
-        precision: `fp32`, `fp16` or `int8`.
-        targets: names of targets; empty for backends that run anywhere.
-        profile: heights and widths of frames: smallest, usual, largest; all equal for static engines.
-        data: pictures to calibrate with; empty takes synthetic ones.
-        validation: pictures for the proof; empty holds back some of `data`.
-        observer: of activations.
-        max_drop_db: the budget; None takes 0.02 for fp16 and 0.1 for int8.
-        gate: fail where the budget is missed.
-        workspace_mib: see `uare_rt.backends.tensorrt_build.BuildOptions`.
-        seed: of samples.
-    """
-
-    backend: str
-    precision: str
-    targets: tuple[str, ...]
-    profile: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-    data: tuple[Path, ...] = ()
-    validation: tuple[Path, ...] = ()
-    observer: Observer = "mse"
-    max_drop_db: float | None = None
-    gate: bool = False
-    workspace_mib: int | None = None
-    seed: int = 0
-
-    @property
-    def budget(self) -> float:
-        """Largest mean loss of PSNR against float32, in dB."""
-        return _DEFAULT_BUDGET[self.precision] if self.max_drop_db is None else self.max_drop_db
 
 
 def build_bundle(
@@ -129,16 +92,17 @@ def build_bundle(
     sets = _samples(pictures, held_out, manifest.scales, request.seed)
     graphs = {name: Graph.open(source.graph(name).path) for name in manifest.graphs}
     half = request.backend.startswith("tensorrt") and request.precision != "fp32"
-    work = observe_all(graphs, sets.calibration, half=half, progress=progress)
+    kind = TensorProto.BFLOAT16 if request.precision == "bf16" else TensorProto.FLOAT16
+    work = observe_all(graphs, sets.calibration, half=kind if half else None, progress=progress)
     variants = [Typed("fp32", graphs)]
-    if request.precision != "fp32" and half:
-        variants.append(half_precision(work))
+    if half:
+        variants.append(half_precision(work, "bf16" if kind == TensorProto.BFLOAT16 else "fp16"))
     if request.precision == "int8":
         variants += [
             int8(work, sets.search, observer=request.observer, budget=request.budget, progress=progress),
             naive_int8(work),
         ]
-    wanted = next(typed for typed in variants if typed.precision == _shipped(request, half))
+    wanted = next(typed for typed in variants if typed.precision == request.precision)
     progress("proving quality", 0.0)
     full = weight_bytes(graphs)
     proofs = [
@@ -147,8 +111,7 @@ def build_bundle(
     ]
     chosen = next(proof for proof in proofs if proof.precision == wanted.precision)
     problems = missed(chosen, proofs[0], request.budget)
-    if request.gate and problems:
-        raise BudgetMissedError(f"--gate: {'; '.join(problems)}; nothing was written")
+    _hold(request, problems)
     for name, graph in wanted.graphs.items():
         name_after_layers(graph, work[name].graph.sources())
     models, weights = pack(wanted.graphs)
@@ -158,11 +121,16 @@ def build_bundle(
         for name, content in files.items():
             if isinstance(content, bytes):
                 (Path(folder) / name).write_bytes(content)
+        first = min(sets.held_out)
+        ratio, slower = _slower(source, Path(folder), request, sets.held_out[first][0], f"restore_x{first}")
+        problems += slower
+        _hold(request, slower)
         profiles = {name: _profile(spec, request.profile) for name, spec in manifest.graphs.items()}
         specs = {}
         for index, (name, spec) in enumerate(manifest.graphs.items()):
             specs[name] = msgspec.structs.replace(
                 spec,
+                opset=wanted.graphs[name].opset,
                 precision=_precision(work[name], wanted.precision),
                 parity=None,
                 profile=profiles[name] or None,
@@ -170,11 +138,11 @@ def build_bundle(
                 engine=PENDING if request.backend.startswith("tensorrt") else None,
             )
             if compiler is not None:
-                say = _said(progress, f"compiling {name}", index, len(manifest.graphs))
-                engine, extra = _compile(compiler, Path(folder) / f"{name}.onnx", name, profiles[name], request, say)
+                say = said(progress, f"compiling {name}", index, len(manifest.graphs))
+                engine, extra = compile_graph(compiler, Path(folder) / f"{name}.onnx", profiles[name], request, say)
                 specs[name] = msgspec.structs.replace(specs[name], engine=engine)
                 files |= extra
-        complete = _manifest(manifest, request, specs, compiler, sets, names, proofs)
+        complete = _manifest(manifest, request, specs, compiler, sets, names, proofs, ratio)
         files[REPORT_FILE] = write_report(
             ReportData(
                 complete, work, proofs, sets.held_out[min(sets.held_out)], request.budget, problems,
@@ -185,8 +153,23 @@ def build_bundle(
         return write_bundle(out, complete, files, overwrite=overwrite), proofs
 
 
-def _shipped(request: BuildRequest, half: bool) -> str:
-    return "fp32" if request.precision == "fp16" and not half else request.precision
+def _hold(request: BuildRequest, problems: Sequence[str]) -> None:
+    if request.gate and problems:
+        raise BudgetMissedError(f"--gate: {'; '.join(problems)}; nothing was written")
+
+
+def _slower(
+    source: Bundle, folder: Path, request: BuildRequest, sample: Sample, name: str
+) -> tuple[float | None, list[str]]:
+    """Time of a graph over that of its float32 original, where the backend runs here, and what is wrong with it."""
+    if request.backend.startswith("tensorrt") or request.precision == "fp32":
+        return None, []  # a GPU is needed, and `uare-rt bench` there
+    context = source.null_context()
+    feeds = {"frame": frame_of(sample), "ctx_k": context.k, "ctx_v": context.v, "ctx_vec": context.vec}
+    paths = (source.graph(name).path, folder / f"{name}.onnx")
+    ratio = speed_ratio(request.backend, source.nano.graphs[name], paths, feeds)
+    problem = f"{name} in {request.precision} is not faster on {request.backend}: {ratio:.2f} of float32's time"
+    return round(ratio, 3), [problem] if ratio >= 1 else []
 
 
 def _precision(item: GraphPrecision, precision: str) -> str:
@@ -238,37 +221,6 @@ def _profile(spec: GraphSpec, sides: tuple[tuple[int, int], tuple[int, int], tup
     }
 
 
-def _compile(
-    compiler: Any,
-    model: Path,
-    name: str,
-    profile: Mapping[str, Profile],
-    request: BuildRequest,
-    progress: Callable[[float], bool],
-) -> tuple[EngineSpec, dict[str, Path | bytes]]:
-    began = time.monotonic()
-    options = BuildOptions(profile, request.targets, request.workspace_mib)
-    built = build_engine(compiler, model, options, progress)
-    engine = EngineSpec(
-        file=f"engines/{name}.engine",
-        targets=request.targets,
-        version=compiler.__version__,
-        onnx_sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
-        seconds=round(time.monotonic() - began, 1),
-        layers=f"engines/{name}.layers.json",
-    )
-    assert engine.layers is not None
-    return engine, {engine.file: built.engine, engine.layers: json.dumps(built.layers, indent=0).encode()}
-
-
-def _said(progress: Callable[[str, float], None], text: str, index: int, total: int) -> Callable[[float], bool]:
-    def say(part: float) -> bool:
-        progress(text, (index + part) / total)
-        return True
-
-    return say
-
-
 def _manifest(
     manifest: Manifest,
     request: BuildRequest,
@@ -277,6 +229,7 @@ def _manifest(
     sets: SampleSets,
     names: tuple[str, ...],
     proofs: Sequence[GraphProof],
+    ratio: float | None,
 ) -> Manifest:
     note = _UNPROVEN_INT8 if request.backend == "tensorrt-rtx" and request.precision == "int8" else None
     return msgspec.structs.replace(
@@ -297,5 +250,6 @@ def _manifest(
             observer=request.observer,
             seed=request.seed,
         ),
-        quality={proof.precision: proof.to_dict(proofs[0]) for proof in proofs},
+        quality={proof.precision: proof.to_dict(proofs[0]) for proof in proofs}
+        | ({} if ratio is None else {"time_of_fp32": ratio}),
     )

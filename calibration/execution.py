@@ -37,6 +37,8 @@ class Executor:
         # Everything stays as written: no fusion of Q/DQ into integer kernels, whose rounding is another.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # Threads that wait for work must not burn the cores that a build shares with whatever else runs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = available_cores()
         options.log_severity_level = _ERRORS_ONLY
         options.enable_mem_pattern = False

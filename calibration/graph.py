@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,6 +118,17 @@ class Graph:
             return self.constants[tensor].dtype.kind == "f"
         return self.types.get(tensor) in FLOAT_TYPES
 
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's operators that the graph is written in."""
+        return next(entry.version for entry in self._header.opset_import if entry.domain in ("", "ai.onnx"))
+
+    def raise_opset(self, version: int) -> None:
+        """Declare a later version, for types that operators take from then on."""
+        for entry in self._header.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = max(entry.version, version)
+
     def insert(self, before: onnx.NodeProto, nodes: Iterable[onnx.NodeProto]) -> None:
         """Put nodes in front of another one."""
         at = next(index for index, node in enumerate(self.nodes) if node is before)
@@ -138,6 +150,24 @@ class Graph:
                 )
             last = own or last
             found[node.name] = own or last.rpartition(".")[0] or last or node.name
+        return found
+
+    def digests(self) -> dict[str, bytes]:
+        """For every tensor a hash of how it comes about: equal ones hold equal values, whatever graph they are in."""
+        found = {value.name: value.name.encode() for value in self.inputs}
+        found |= {
+            name: hashlib.sha256(
+                f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+            ).digest()
+            for name, array in self.constants.items()
+        }
+        for node in self.nodes:
+            plain = onnx.NodeProto(op_type=node.op_type, domain=node.domain, attribute=node.attribute)
+            made = hashlib.sha256(plain.SerializeToString(deterministic=True))
+            for name in node.input:
+                made.update(found[name] if name else b"-")
+            for index, name in enumerate(node.output):
+                found[name] = made.digest() + index.to_bytes(2, "big")
         return found
 
     def _fold_constants(self) -> None:

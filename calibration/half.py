@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import AttributeProto, TensorProto, helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from uare_rt.calibration.graph import CONTRACTIONS, LAYOUT, Graph
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     import onnx
 
 __all__ = ["LARGEST_HALF", "HalfPlan", "plan_half", "to_half"]
 
 LARGEST_HALF = 65504.0
+_BFLOAT16_OPSET = 22  # the first whose convolutions take it
 _HEADROOM = 2.0  # other pictures than the observed ones reach further
 
 # Inputs that stay float32 whatever the node computes in.
@@ -37,23 +38,33 @@ _STEPS_OF_NORMS = frozenset({"Add", "Div", "Mul", "Pow", "Reciprocal", "Sqrt"})
 
 @dataclass(frozen=True)
 class HalfPlan:
-    """Which nodes compute in float32, and why; all others compute in float16.
+    """Which nodes compute in float32, and why; all others compute in 16 bits.
 
     Attributes:
         reasons: for a node's name `overflow`, `norm`, `softmax` or `picture`.
+        kind: ONNX type of the others, FLOAT16 or BFLOAT16.
     """
 
     reasons: Mapping[str, str]
+    kind: int = TensorProto.FLOAT16
 
 
-def plan_half(graph: Graph, largest: Mapping[str, float], limit: float = LARGEST_HALF / _HEADROOM) -> HalfPlan:
+def plan_half(
+    graph: Graph,
+    largest: Mapping[str, float],
+    limit: float = LARGEST_HALF / _HEADROOM,
+    kind: int = TensorProto.FLOAT16,
+) -> HalfPlan:
     """Choose the nodes that stay in float32.
 
     Args:
         graph: in float32.
         largest: largest finite magnitude observed of every floating-point tensor.
-        limit: magnitudes above it count as out of range.
+        limit: magnitudes above it count as out of range; BFLOAT16 has the range of float32.
+        kind: ONNX type of the other nodes, FLOAT16 or BFLOAT16.
     """
+    if kind == TensorProto.BFLOAT16:
+        limit = np.inf
     producers, consumers = graph.producers(), graph.consumers()
     reasons: dict[str, str] = {}
     pictures = {value.name for value in graph.inputs if _is_picture(value)}
@@ -76,7 +87,7 @@ def plan_half(graph: Graph, largest: Mapping[str, float], limit: float = LARGEST
         for node in _last_arithmetic(value.name, producers):
             if graph.is_float(node.output[0]):
                 reasons.setdefault(node.name, "picture")
-    return HalfPlan(reasons)
+    return HalfPlan(reasons, kind)
 
 
 def _is_picture(value: onnx.ValueInfoProto) -> bool:
@@ -125,7 +136,7 @@ def _last_arithmetic(output: str, producers: Mapping[str, onnx.NodeProto]) -> li
 
 
 def to_half(graph: Graph, plan: HalfPlan) -> Graph:
-    """Write the casts: a graph of float16 with float32 inputs and outputs.
+    """Write the casts: a graph of 16 bits with float32 inputs and outputs.
 
     Args:
         graph: in float32, with or without Q/DQ; not changed.
@@ -135,14 +146,16 @@ def to_half(graph: Graph, plan: HalfPlan) -> Graph:
         A new graph.
     """
     result = graph.copy()
-    writer = _CastWriter(result, plan.reasons)
+    if plan.kind == TensorProto.BFLOAT16:
+        result.raise_opset(_BFLOAT16_OPSET)
+    writer = _CastWriter(result, plan)
     writer.run()
     return result
 
 
 class _CastWriter:
-    def __init__(self, graph: Graph, full: Collection[str]) -> None:
-        self._graph, self._full = graph, full
+    def __init__(self, graph: Graph, plan: HalfPlan) -> None:
+        self._graph, self._full, self._half = graph, plan.reasons, plan.kind
         self._types = {name: kind for name, kind in graph.types.items() if kind == TensorProto.FLOAT}
         self._types |= {name: TensorProto.FLOAT for name, value in graph.constants.items() if value.dtype == np.float32}
         self._floats = set(self._types)
@@ -159,8 +172,8 @@ class _CastWriter:
             for index, name in enumerate(node.input):
                 if name in self._floats and node.op_type not in ("Cast", *_SHAPES):
                     node.input[index] = self._as(name, TensorProto.FLOAT if index in fixed else kind)
-            if kind == TensorProto.FLOAT16:
-                _retype_attributes(node)
+            if kind == self._half:
+                _retype_attributes(node, kind)
             self._nodes.append(node)
             for index, name in enumerate(node.output):
                 if name not in self._floats:
@@ -181,7 +194,7 @@ class _CastWriter:
             full = bool(readers) and all(reader.name in self._full for reader in readers)
         else:
             full = node.name in self._full
-        return TensorProto.FLOAT if full else TensorProto.FLOAT16
+        return TensorProto.FLOAT if full else self._half
 
     def _as(self, name: str, kind: int) -> str:
         if self._types[name] == kind:
@@ -189,7 +202,7 @@ class _CastWriter:
         known = self._cast.get((name, kind))
         if known is not None:
             return known
-        other = f"{name}.{'half' if kind == TensorProto.FLOAT16 else 'full'}"
+        other = f"{name}.{'half' if kind == self._half else 'full'}"
         if name in self._graph.constants:
             value = self._graph.constants[name]
             with np.errstate(over="ignore"):  # a plan that lets this happen gets the infinity it asked for
@@ -205,13 +218,12 @@ def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], f"{target}.cast", to=kind)
 
 
-def _retype_attributes(node: onnx.NodeProto) -> None:
+def _retype_attributes(node: onnx.NodeProto, kind: int) -> None:
     """Nodes that make floats from something else state the type in an attribute."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-            attribute.i = TensorProto.FLOAT16
+            attribute.i = kind
         elif attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
             value = np.frombuffer(attribute.t.raw_data, np.float32) if attribute.t.raw_data else attribute.t.float_data
-            attribute.t.CopyFrom(
-                helper.make_tensor(attribute.t.name, TensorProto.FLOAT16, attribute.t.dims, np.float16(value))
-            )
+            narrow = value.astype(helper.tensor_dtype_to_np_dtype(kind)).reshape(attribute.t.dims)
+            attribute.t.CopyFrom(numpy_helper.from_array(narrow, attribute.t.name))

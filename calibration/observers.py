@@ -23,6 +23,7 @@ OBSERVERS: tuple[Observer, ...] = get_args(Observer)
 
 LEVELS = 127  # of INT8 on each side of zero; -128 is not used, so that ranges are symmetric
 _BINS = 2048
+_MOST_COUNTED = 1 << 16  # values of one sample, about; of larger tensors every n-th is counted
 _ENTROPY_BINS = 256  # on each side of zero
 _MOVING_WEIGHT = 0.1  # of the newest sample
 _PERCENTILE = 99.99
@@ -69,7 +70,8 @@ class Histogram:
         while self._top < top:  # twice the range in the same number of bins
             self._counts = np.concatenate((self._counts.reshape(-1, 2).sum(axis=1), np.zeros(_BINS // 2, np.int64)))
             self._top *= 2
-        self._counts += np.histogram(magnitudes, bins=_BINS, range=(0.0, self._top))[0]
+        step = max(1, magnitudes.size // _MOST_COUNTED)
+        self._counts += np.histogram(magnitudes[::step], bins=_BINS, range=(0.0, self._top))[0] * step
 
     def bins(self) -> tuple[NDArray[np.int64], float]:
         """Counts of evenly wide bins of magnitude from 0 up, and the upper end of the last."""

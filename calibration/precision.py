@@ -13,7 +13,7 @@ from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.half import HalfPlan, plan_half, to_half
 from uare_rt.calibration.layers import Layer, find_layers
 from uare_rt.calibration.metrics import spearman
-from uare_rt.calibration.observation import Observations, observe
+from uare_rt.calibration.observation import Known, Observations, observe
 from uare_rt.calibration.qdq import place
 from uare_rt.calibration.rounding import rounded
 from uare_rt.calibration.sensitivity import (
@@ -115,7 +115,7 @@ class Typed:
     """Graphs in one precision.
 
     Attributes:
-        precision: `fp32`, `fp16`, `int8`, or `naive int8` for comparison.
+        precision: `fp32`, `fp16`, `bf16`, `int8`, or `naive int8` for comparison.
         graphs: typed, by name.
     """
 
@@ -124,18 +124,18 @@ class Typed:
 
 
 def observe_all(
-    graphs: Mapping[str, Graph], samples: Sequence[Sample], *, half: bool, progress: Progress
+    graphs: Mapping[str, Graph], samples: Sequence[Sample], *, half: int | None, progress: Progress
 ) -> dict[str, GraphPrecision]:
     """Run every graph in float32 on the calibration samples.
 
     Args:
         graphs: in float32, `assess` and `restore_x*`.
         samples: truth is not looked at.
-        half: plan half precision; otherwise what is not INT8 stays in float32.
+        half: ONNX type of 16 bits to plan for, FLOAT16 or BFLOAT16; None: what is not INT8 stays in float32.
         progress: called with what is done and the finished part.
     """
     verdicts = assess_all(Executor(graphs["assess"]).run, samples)
-    found = {}
+    found, known = {}, Known()
     for index, (name, graph) in enumerate(graphs.items()):
         progress(f"observing {name}", index / len(graphs))
         layers = find_layers(graph)
@@ -144,15 +144,19 @@ def observe_all(
             if name == "assess"
             else [{"frame": frame_of(s), **verdict.context} for s, verdict in zip(samples, verdicts, strict=True)]
         )
-        seen = observe(graph, layers, feeds)
-        plan = plan_half(graph, seen.largest) if half else HalfPlan(dict.fromkeys((n.name for n in graph.nodes), "cpu"))
+        seen = observe(graph, layers, feeds, known)
+        plan = (
+            HalfPlan(dict.fromkeys((node.name for node in graph.nodes), "cpu"))
+            if half is None
+            else plan_half(graph, seen.largest, kind=half)
+        )
         found[name] = GraphPrecision(name, graph, layers, seen, plan)
     return found
 
 
-def half_precision(work: Mapping[str, GraphPrecision]) -> Typed:
-    """Every graph in float16 where its plan allows it."""
-    return Typed("fp16", {name: to_half(item.graph, item.plan) for name, item in work.items()})
+def half_precision(work: Mapping[str, GraphPrecision], precision: str) -> Typed:
+    """Every graph in 16 bits where its plan allows it; ``precision`` is what that is called."""
+    return Typed(precision, {name: to_half(item.graph, item.plan) for name, item in work.items()})
 
 
 def int8(

@@ -31,8 +31,8 @@ def place(
     graph: Graph,
     layers: Iterable[Layer],
     ranges: Mapping[str, float],
-    *,
     weights: Mapping[str, RoundedWeight] = MappingProxyType({}),
+    *,
     stored: Iterable[Layer] = (),
 ) -> Graph:
     """Write Q/DQ pairs for the chosen layers.

@@ -11,8 +11,8 @@ from uare_rt.errors import UsageError
 
 __all__ = ["DEFAULT_TARGETS", "PRECISIONS", "Target", "check_precision", "parse_targets"]
 
-PRECISIONS = ("fp32", "fp16", "int8")
-"""What a build can produce, from highest to lowest."""
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+"""What a build can produce; `int4` are weights alone, of the large model."""
 
 DEFAULT_TARGETS = ("sm86", "sm89", "sm120")
 
@@ -33,7 +33,7 @@ class Target:
 
 
 _TURING = ("fp32", "fp16", "int8")
-_AMPERE = ("fp32", "fp16", "bf16", "int8")
+_AMPERE = ("fp32", "fp16", "bf16", "int8", "int4")
 _ADA = (*_AMPERE, "fp8")
 _BLACKWELL = (*_ADA, "fp4")
 _TARGETS = {

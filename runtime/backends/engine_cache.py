@@ -27,6 +27,8 @@ __all__ = [
     "cache_directory",
     "engine_key",
     "graph_directory",
+    "rebuilds_refused",
+    "refuse_rebuilds",
     "trim",
 ]
 
@@ -35,6 +37,7 @@ KEPT_GRAPHS = 32
 MOST_KEPT = 256 << 20
 """Bytes of a bundle from which on a second copy of its weights is too much to keep."""
 
+_REFUSED = "UARE_NO_REBUILD"
 _DIGEST = hashlib.sha256().digest_size
 _log = logging.getLogger(__name__)
 
@@ -48,6 +51,16 @@ def cache_directory() -> Path:
 def graph_directory() -> Path:
     """Where graphs are kept that a processor's backend has optimised; they are made again in a blink."""
     return cache_directory().with_name("graphs")
+
+
+def refuse_rebuilds() -> None:
+    """Let this process, and those it starts from now on, compile no engine of a bundle."""
+    os.environ[_REFUSED] = "1"
+
+
+def rebuilds_refused() -> bool:
+    """Whether engines of a bundle may not be compiled: `refuse_rebuilds`, or ``UARE_NO_REBUILD=1``."""
+    return os.environ.get(_REFUSED) == "1"
 
 
 def trim(directory: Path, most: int) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.cuda_driver import CudaDriver
-from uare_rt.backends.engine_cache import EngineCache, cache_directory, engine_key
+from uare_rt.backends.engine_cache import EngineCache, cache_directory, engine_key, rebuilds_refused
 from uare_rt.backends.tensorrt_build import BuildOptions, build_engine
 from uare_rt.backends.tensorrt_run import EngineRunner
 from uare_rt.errors import BackendError, BackendUnavailableError
@@ -74,7 +74,7 @@ class TensorRtBackend:
             assert graph.engine is not None
             content = graph.engine.read_bytes()
         else:
-            if not self.rebuild:
+            if not self.rebuild or rebuilds_refused():
                 raise BackendError(
                     f"graph {graph.name!r}: {unfit}, and rebuilding was refused; {_way_out(graph, device)}"
                 )

@@ -77,11 +77,18 @@ def _global(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    no_rebuild: Annotated[
+        bool, typer.Option("--no-rebuild", help="Fail where an engine does not fit this device; never compile one.")
+    ] = False,
 ) -> None:
     """Assess and restore images and videos.
 
     Exit codes: 0 everything worked, 1 something failed, 2 wrong usage, 130 interrupted.
     """
+    if no_rebuild:
+        from uare_rt.backends.engine_cache import refuse_rebuilds
+
+        refuse_rebuilds()
 
 
 for _command in (assess, compare, restore, live, inspect, plan, doctor, bench, build, export, train):

@@ -19,6 +19,10 @@ from uare_rt.errors import InputError, OutputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from uare_rt.bundle import Bundle
+    from uare_rt.calibration.request import BuildRequest
+    from uare_rt.manifest import AnyManifest
+
 __all__ = ["build", "parse_sides"]
 
 _BACKENDS = ("tensorrt-rtx", "tensorrt", "onnxruntime", "openvino")
@@ -37,7 +41,9 @@ def build(
         str, typer.Option("--model", metavar="MODEL", help="uare-nano (shipped), a bundle, or a checkpoint.")
     ] = "uare-nano",
     backend: Annotated[str, typer.Option("--backend", metavar="NAME", help=", ".join(_BACKENDS))] = "tensorrt-rtx",
-    precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, fp16 or int8.")] = "fp16",
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help="fp32, fp16, bf16 or int8; int4 for uare-7b.")
+    ] = "fp16",
     target: Annotated[
         str | None, typer.Option("--target", metavar="LIST", help="Compute capabilities, e.g. sm86,sm89,sm120.")
     ] = None,
@@ -81,13 +87,12 @@ def build(
     check_precision(precision, targets)
     if target is not None and not accelerated:
         raise UsageError(f"--target {target}: {backend} runs on any processor; leave --target out")
-    if precision == "fp16" and not accelerated:
-        raise UsageError(f"--precision fp16: {backend} computes in fp32 on processors; choose fp32 or int8")
+    if precision not in ("fp32", "int8") and not accelerated:
+        raise UsageError(f"--precision {precision}: {backend} computes in fp32 on processors; choose fp32 or int8")
     profile = parse_sides(sides)
     compiler = _compiler(backend)
     with needs_extra("calibration"), _reserved(out), _source(model) as source, Meter(1) as meter:
-        from uare_rt.calibration.build import BuildRequest, build_bundle
-        from uare_rt.calibration.report import quality_rows
+        from uare_rt.calibration.request import BuildRequest
 
         request = BuildRequest(
             backend=backend,
@@ -101,14 +106,52 @@ def build(
             gate=gate,
             workspace_mib=workspace,
         )
-        bundle, proofs = build_bundle(
-            source, out, request, compiler=compiler, overwrite=overwrite, progress=_shown(meter)
+        how = {"compiler": compiler, "overwrite": overwrite, "progress": _shown(meter)}
+        manifest, table = (
+            _build_unified(source, out, request, how) if _is_unified(source) else _build_nano(source, out, request, how)
         )
-    emit_table(
-        ("precision", "graph", ">PSNR dB", ">SSIM", ">loss dB", ">worst loss dB", ">score rank", ">weights"),
-        quality_rows(proofs),
-    )
-    emit(_summary(bundle.manifest, out, compiler))
+    emit_table(*table)
+    emit(_summary(manifest, out, compiler))
+
+
+def _is_unified(source: Bundle) -> bool:
+    from uare_rt.manifest import UnifiedManifest
+
+    return isinstance(source.manifest, UnifiedManifest)
+
+
+def _build_nano(
+    source: Bundle, out: Path, request: BuildRequest, how: dict[str, Any]
+) -> tuple[AnyManifest, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    from uare_rt.calibration.build import build_bundle
+    from uare_rt.calibration.report import quality_rows
+
+    if request.precision == "int4":
+        raise UsageError("--precision int4: these are weights of uare-7b; choose fp32, fp16, bf16 or int8")
+    bundle, proofs = build_bundle(source, out, request, **how)
+    headers = ("precision", "graph", ">PSNR dB", ">SSIM", ">loss dB", ">worst loss dB", ">score rank", ">weights")
+    return bundle.manifest, (headers, quality_rows(proofs))
+
+
+def _build_unified(
+    source: Bundle, out: Path, request: BuildRequest, how: dict[str, Any]
+) -> tuple[AnyManifest, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    from uare_rt.calibration.unified_build import build_unified
+
+    if not request.backend.startswith("tensorrt") or request.precision == "fp32":
+        raise UsageError(
+            f"--backend {request.backend} --precision {request.precision}: uare-7b is built for tensorrt or "
+            "tensorrt-rtx, in fp16, bf16, int8 or int4; other backends run the exported bundle as it is"
+        )
+    if request.gate or request.max_drop_db is not None:
+        raise UsageError("--gate, --max-drop-db: the quality of uare-7b is not measured in dB; leave them out")
+    bundle = build_unified(source, out, request, **how)
+    rows = [
+        (kind, name, f"{value['relative_rms']:.5f}")
+        for kind, graphs in bundle.manifest.quality.items()
+        for name, value in graphs.items()
+    ]
+    return bundle.manifest, (("precision", "graph", ">relative RMS"), rows)
 
 
 def _finish(path: Path) -> None:
@@ -193,16 +236,17 @@ def _reserved(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _source(model: str) -> Iterator[Any]:
+def _source(model: str) -> Iterator[Bundle]:
     import tempfile
 
     from uare_rt.bundle import Bundle, shipped_bundle
+    from uare_rt.checkpoints import exported, is_checkpoint
 
     path = Path(model)
     if model == "uare-nano":
         yield Bundle.open(shipped_bundle())
     elif path.is_dir():
-        yield Bundle.open(path)
+        yield Bundle.open(exported(path) if is_checkpoint(path) else path)
     elif path.is_file():
         with needs_extra("export"), tempfile.TemporaryDirectory() as folder:
             from uare_rt.export import export_bundle
@@ -226,8 +270,9 @@ def _shown(meter: Meter) -> Callable[[str, float], None]:
     return show
 
 
-def _summary(manifest: Any, out: Path, compiler: Any | None) -> str:
+def _summary(manifest: AnyManifest, out: Path, compiler: Any | None) -> str:
     engines = "engines pending: the device compiles them at the first load" if compiler is None else "engines built"
     if manifest.backend.name not in _MODULES:
         engines = "runs as it is"
-    return f"{out}: written for {manifest.backend.name}, {engines}; report: {out / 'report.html'}"
+    report = f"; report: {out / 'report.html'}" if "report.html" in manifest.files else ""
+    return f"{out}: written for {manifest.backend.name}, {engines}{report}"

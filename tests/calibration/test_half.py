@@ -107,3 +107,19 @@ def test_infinities_of_masks_do_not_count_as_overflow(build: Build) -> None:
     assert plan.reasons.get("add") != "overflow"
     result = Executor(rounded(to_half(graph, plan))).run(ONES)["y"]
     np.testing.assert_allclose(result, [1 / 3, 0, 1 / 3, 1 / 3], atol=1e-3)
+
+
+def test_bfloat16_has_the_range_and_coarser_steps(network: Graph, frames: Frames, build: Build) -> None:
+    graph = planted(build, 70_000)
+    largest = observe(graph, [], [ONES]).largest
+    assert "overflow" not in plan_half(graph, largest, kind=TensorProto.BFLOAT16).reasons.values()
+    plans = [
+        plan_half(network, observe(network, [], frames).largest, kind=k)
+        for k in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    ]
+    typed = [to_half(network, plan) for plan in plans]
+    onnx.checker.check_model(typed[1].model(), full_check=True)
+    assert typed[1].opset == 22
+    exact = Executor(network).run(frames[0])["restored"]
+    half, brain = (np.abs(Executor(rounded(g)).run(frames[0])["restored"] - exact).max() for g in typed)
+    assert 2 * half < brain < 0.1

@@ -113,7 +113,8 @@ def test_stored_weights_round_to_nearest(rng: np.random.Generator) -> None:
     weight = rng.standard_normal((8, 4, 3, 3)).astype(np.float32)
     stored = round_weight(weight, 0)
     error = np.abs(stored.real(0) - weight)
-    assert (error <= stored.scales.reshape(-1, 1, 1, 1) * 0.56).all()  # half a step, and what float16 takes from the scale
+    # Half a step, and what float16 takes from the scale.
+    assert (error <= stored.scales.reshape(-1, 1, 1, 1) * 0.56).all()
 
 
 def test_layers_know_where_they_come_from_and_what_they_cost(network: Graph, frames: Frames) -> None:

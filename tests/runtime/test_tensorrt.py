@@ -17,7 +17,7 @@ import pytest
 
 import uare_rt
 from uare_rt.backends import tensorrt_
-from uare_rt.backends.engine_cache import EngineCache, engine_key
+from uare_rt.backends.engine_cache import EngineCache, engine_key, refuse_rebuilds
 from uare_rt.backends.tensorrt_ import TensorRtBackend
 from uare_rt.backends.tensorrt_build import Built
 from uare_rt.bundle import GraphFile
@@ -110,6 +110,17 @@ def test_one_that_does_not_is_compiled_again_announced_and_kept(
     assert sys.modules["fake_tensorrt"].loaded == [b"engine of the cache"] * 2
     with pytest.raises(BackendError, match=r"rebuilding was refused; run: uare-rt build .* --target sm87"):
         replace(backend, rebuild=False).load(file, threads=None)
+
+
+def test_a_process_may_refuse_to_compile(
+    backend: TensorRtBackend, builds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UARE_NO_REBUILD", "")  # restores it afterwards
+    refuse_rebuilds()
+    backend.load(graph_file(tmp_path), threads=None)  # one that fits needs nothing
+    with pytest.raises(BackendError, match=r"built for sm89, this device is sm87 .*rebuilding was refused"):
+        backend.load(graph_file(tmp_path, targets=("sm89",)), threads=None)
+    assert not builds
 
 
 def test_a_pending_bundle_is_compiled_at_the_first_load(
@@ -211,8 +222,8 @@ def test_a_build_killed_half_way_frees_its_lock(tmp_path: Path) -> None:
     [
         (lambda: parse_targets("sm85"), r"--target sm85: no such target; choose among sm75"),
         (lambda: parse_targets(" , "), "name at least one"),
-        (lambda: check_precision("fp8", parse_targets("sm87")), r"Orin\) has no fp8; possible there: fp32, fp16, int8"),
-        (lambda: check_precision("fp8", parse_targets("sm89")), "it is not built; choose one of: fp32, fp16, int8"),
+        (lambda: check_precision("fp8", parse_targets("sm87")), r"Orin\) has no fp8; possible there: fp32, fp16, bf16"),
+        (lambda: check_precision("fp8", parse_targets("sm89")), "it is not built; choose one of: fp32, fp16, bf16"),
         (lambda: check_precision("int3", parse_targets("sm89")), "knows no int3"),
     ],
 )  # fmt: skip
