@@ -11,7 +11,7 @@
  * Ownership
  *   The caller owns every struct and every pixel buffer; the library keeps no pointer to them after a call returns.
  *   A uare_session belongs to the caller from uare_open until uare_close. Strings that the library returns are its own:
- *   those of uare_info live until uare_close, those of uare_assessment until the session's next assessment.
+ *   those of uare_info live until uare_close, those of uare_assessment until its next assessment or uare_close.
  *
  * Threads
  *   Different sessions may be used by different threads at the same time. One session takes one call at a time:
@@ -166,7 +166,8 @@ UARE_API uare_status uare_set(uare_session *session, const char *option);
 
 /*
  * Restores one frame. `output` must have the format of `input`, be `scale` times as wide and high, and not overlap it;
- * bytes between the end of a row and the next stride are left as they are. `input` is not written to.
+ * bytes between the end of a row and the next stride are left as they are. `input` is not written to. A call that is
+ * refused leaves `output` alone; one whose engine fails (UARE_ERROR_BACKEND, _MEMORY) may have written a part of it.
  * Unless the context is frozen it follows the frames: it is taken anew at the first frame and at every cut, and
  * every assess-interval frames it moves towards the frame's own.
  *
