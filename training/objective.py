@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Losses", "objective", "to_image_tensor"]
 
+_DISTINCT = 0.25  # levels of quality between two pictures that are worth comparing
+_COMPARED_OVER = 0.25  # levels of difference at which a comparison is 73 % sure
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -54,11 +57,27 @@ def _log_error(restored: Tensor, targets: Tensor, floor: float) -> Tensor:
     return torch.log((restored - targets).square().flatten(1).mean(1) + floor).mean()
 
 
+def _comparison(logits: Tensor, levels: Tensor) -> Tensor:
+    """Telling which of two pictures is better, over all pairs of a batch whose qualities differ enough.
+
+    Bradley and Terry's model on the difference of expected levels.
+
+    Args:
+        logits: of the quality slot, [N, 5].
+        levels: targets, [N, 5].
+    """
+    scale = torch.arange(levels.shape[1], dtype=levels.dtype)
+    expected, wanted = logits.softmax(dim=-1) @ scale, levels @ scale
+    found, truth = expected[:, None] - expected, wanted[:, None] - wanted
+    better = truth >= _DISTINCT
+    return (F.softplus(-found / _COMPARED_OVER) * better).sum() / better.sum().clamp_min(1)
+
+
 def objective(model: UareNano, batch: Batch, recipe: Recipe) -> Losses:
     """Forward pass and losses of one batch.
 
-    Assessment: cross-entropy with soft levels, summed over slots. Restoration: the mean over samples of
-    ln(MSE + floor), so that dark, hazy and clean pictures weigh alike (a step of 1 dB is worth the same
+    Assessment: cross-entropy with soft levels, summed over slots, and comparisons. Restoration: the mean over
+    samples of ln(MSE + floor), so that dark, hazy and clean pictures weigh alike (a step of 1 dB is worth the same
     everywhere); samples better than the floor pull less. The tone operator learns from thumbnails, in which
     only tone is left to mend; the codec gets its output as given, or dark and hazy pictures would drown what
     is local. In steps in which assessment does not learn (``Recipe.assesses``), the context is taken as given.
@@ -71,7 +90,10 @@ def objective(model: UareNano, batch: Batch, recipe: Recipe) -> Losses:
         context = _with_nulls(context, model.null_context(), torch.from_numpy(batch.dropped))
     tone = assess = None
     if assesses:
-        assess = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.levels).flatten(0, 1)) * logits.shape[1]
+        levels = torch.from_numpy(batch.levels)
+        assess = F.cross_entropy(logits.flatten(0, 1), levels.flatten(0, 1)) * logits.shape[1]
+        if recipe.compare_weight:
+            assess = assess + recipe.compare_weight * _comparison(logits[:, 0], levels[:, 0])
         tone = _log_error(model.tone(views[:, 0], context.vec), to_image_tensor(batch.thumbnails), floor)
     frames, targets = to_image_tensor(batch.frames), to_image_tensor(batch.targets)
     count = len(frames)

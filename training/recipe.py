@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import yaml
@@ -16,11 +17,11 @@ __all__ = ["Phase", "Recipe", "ScaleTask", "load_recipe"]
 
 _RANGES = (
     (("steps", "warmup_steps", "decay_steps", "floor_steps"), 1, 1e9),
-    (("seed", "tail_steps"), 0, 1e9),
+    (("seed", "tail_steps", "pairs"), 0, 1e9),
     (("assess_every",), 1, 1e6),
     (("learning_rate", "tail_rate", "context_rate", "clip"), 1e-9, 1e3),
     (("photo_scale",), 0.01, 1),
-    (("weight_decay", "matrix_rate", "assess_weight", "tone_weight"), 0, 1e3),
+    (("weight_decay", "matrix_rate", "assess_weight", "compare_weight", "tone_weight"), 0, 1e3),
     (("ema", "context_dropout"), 0, 1),
 )
 
@@ -118,6 +119,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         assess_weight: weight of the level loss beside the restoration loss.
         assess_every: assessment and tone learn in one step of so many; in the others they only serve, which
             leaves more time for restoration.
+        teacher: what quality is learned from: ``severity``, the product of `uare_rt.training.samples.quality_of`, or
+            ``reference``, the full-reference measure of `uare_rt.training.teacher` on the clean and degraded pair.
+        pairs: how many of the pictures that are only assessed come in two versions, to be compared.
+        compare_weight: weight, within the level loss, of telling which of two pictures of a batch is better.
         tone_weight: weight of the tone operator's own loss.
         context_dropout: probability that a sample is restored with the null context.
         photo_scale: smallest factor by which photos are reduced before a region is taken.
@@ -150,6 +155,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     matrix_rate: float = 0.0
     reparameterised: bool = True
     assess_every: int = 1
+    teacher: Literal["severity", "reference"] = "severity"
+    pairs: int = 0
+    compare_weight: float = 0.0
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, constant, linear decay to zero; then the tail's decay."""

@@ -14,6 +14,7 @@ from PIL import Image
 from uare_rt.degradation import compose, from_uint8, to_uint8
 from uare_rt.errors import InputError
 from uare_rt.slots import DEGRADATIONS, SLOTS
+from uare_rt.training.teacher import quality
 from uare_rt.views import cut_views, thumbnail_of
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def soft_levels(position: float) -> NDArray[np.float32]:
 def quality_of(severities: Mapping[str, float]) -> float:
     """Quality 0..1 of a picture from its severities: the product of (1 - 0.9 s).
 
-    A proxy with the right order, used until quality is taught by full-reference measures.
+    A proxy with the right order, for recipes whose teacher is ``severity``.
     """
     return float(np.prod([1 - _QUALITY_WEIGHT * severities[name] for name in DEGRADATIONS]))
 
@@ -158,7 +159,9 @@ class _Picture:
     levels: NDArray[np.float32]
 
 
-def _picture(truth: NDArray[np.uint8], scale: int, steps: list[Step], rng: np.random.Generator) -> _Picture:
+def _picture(
+    truth: NDArray[np.uint8], scale: int, steps: list[Step], recipe: Recipe, rng: np.random.Generator
+) -> _Picture:
     source = truth
     if scale > 1:
         side = len(truth) // scale
@@ -167,7 +170,8 @@ def _picture(truth: NDArray[np.uint8], scale: int, steps: list[Step], rng: np.ra
     degraded = compose(from_uint8(source), steps, rng)
     frame = to_uint8(degraded.image)
     positions = {name: 4 * degraded.severities[name] for name in DEGRADATIONS}
-    positions["quality"] = 4 * quality_of(degraded.severities)
+    by_reference = recipe.teacher == "reference"
+    positions["quality"] = quality(source, frame) - 1 if by_reference else 4 * quality_of(degraded.severities)
     levels = np.stack([soft_levels(positions[slot]) for slot in SLOTS])
     return _Picture(truth, frame, cut_views(frame), thumbnail_of(source), levels)
 
@@ -184,17 +188,18 @@ def make_batch(photos: PhotoStore, recipe: Recipe, step: int) -> Batch:
     for generator in rng.spawn(task.batch):
         truth = _region(_any(photos, generator), task.region * scale, recipe.photo_scale, generator)
         steps = _draw(options, generator).sample(generator) if generator.random() < task.degrade else []
-        picture = _picture(truth, scale, steps, generator)
+        picture = _picture(truth, scale, steps, recipe, generator)
         y, x = (int(generator.integers(task.region - task.size + 1)) for _ in range(2))
         frames.append(picture.frame[y : y + task.size, x : x + task.size])
         targets.append(truth[scale * y : scale * (y + task.size), scale * x : scale * (x + task.size)])
         pictures.append(picture)
     more = phase.assess_batch if recipe.assesses(step) else 0
     options = phase.assess_options() if more else []
-    for generator in rng.spawn(more):
-        side = int(generator.choice(recipe.assess_regions))
-        truth = _region(_any(photos, generator), side, recipe.photo_scale, generator)
-        pictures.append(_picture(truth, 1, _draw(options, generator).sample(generator), generator))
+    for index, generator in enumerate(rng.spawn(more)):
+        if index % 2 == 0 or index >= 2 * recipe.pairs:
+            side = int(generator.choice(recipe.assess_regions))
+            truth = _region(_any(photos, generator), side, recipe.photo_scale, generator)
+        pictures.append(_picture(truth, 1, _draw(options, generator).sample(generator), recipe, generator))
     dropped = rng.random(len(pictures)) < recipe.context_dropout
     views, thumbnails, levels = (
         np.stack([getattr(picture, name) for picture in pictures]) for name in ("views", "thumbnail", "levels")

@@ -6,6 +6,7 @@ import csv
 import resource
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,17 @@ import pytest
 import torch
 
 from uare_rt.errors import InputError, OutputError, UareError, UsageError
-from uare_rt.model.weights import load_nano, read_tensors
-from uare_rt.training import TrainingProgress, run
-from uare_rt.training.objective import Losses, objective
+from uare_rt.model.nano import UareNano
+from uare_rt.model.weights import load_nano, read_tensors, sha256_of
+from uare_rt.training import TrainingProgress, loop, run
+from uare_rt.training.objective import Losses, _comparison, objective
+from uare_rt.training.recipe import load_recipe
+from uare_rt.training.samples import PhotoStore, find_photos, make_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from uare_rt.model.presets.nano import NanoConfig
 
     Write = Callable[..., Path]
 
@@ -86,6 +92,59 @@ def test_a_resumed_run_is_the_uninterrupted_one(write_recipe: Write, data: Path,
     report = run(recipe, data, tmp_path / "parts", workers=0, resume=True)
     assert report.finished
     assert_equal_runs(tmp_path / "parts", tmp_path / "whole")
+
+
+PLAIN = {"reparameterised": False, "matrix_rate": 0.001, "assess_every": 2}
+
+
+def test_a_run_begins_from_weights_and_resumes_exactly(write_recipe: Write, data: Path, tmp_path: Path) -> None:
+    run(write_recipe(), data, tmp_path / "first", workers=0)
+    start = tmp_path / "first" / "weights.safetensors"
+    recipe = write_recipe(seed=8, **PLAIN)
+    run(recipe, data, tmp_path / "whole", start=start, workers=0)
+    assert load_nano(tmp_path / "whole" / "weights.safetensors")[1]["start"] == sha256_of(start)
+    run(recipe, data, tmp_path / "parts", start=start, time_budget=1e-6, workers=0)
+    begun, first = weights_of(tmp_path / "parts"), weights_of(tmp_path / "first")
+    assert all(torch.allclose(begun[name], first[name], atol=0.05) for name in first)  # one small step away
+    run(recipe, data, tmp_path / "parts", resume=True, workers=0)
+    assert_equal_runs(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_weights_that_do_not_fit_are_no_start(
+    write_recipe: Write, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_preset: NanoConfig
+) -> None:
+    run(write_recipe(), data, tmp_path / "first", workers=0)
+    start = tmp_path / "first" / "weights.safetensors"
+    with pytest.raises(UsageError, match="reparameterised"):
+        run(write_recipe(), data, tmp_path / "branches", start=start, workers=0)
+    monkeypatch.setattr("uare_rt.training.loop.UARE_NANO", replace(tiny_preset, widths=(8, 8, 16)))
+    with pytest.raises(InputError, match="another shape"):
+        run(write_recipe(**PLAIN), data, tmp_path / "wider", start=start, workers=0)
+    with pytest.raises(InputError, match="no such weight file"):
+        run(write_recipe(**PLAIN), data, tmp_path / "none", start=tmp_path / "none.safetensors", workers=0)
+
+
+def test_assessment_stays_as_it_is_where_it_only_serves(write_recipe: Write, data: Path, tmp_path: Path) -> None:
+    plan = load_recipe(write_recipe(**PLAIN))
+    model = UareNano(loop.UARE_NANO)
+    batch = make_batch(PhotoStore(find_photos(data)), plan, 1)
+    losses = objective(model, batch, plan)
+    losses.total.backward()
+    assert losses.assess is None
+    assert losses.tone is None
+    learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert any(name.startswith("codec.") for name in learned)
+    assert any(".gen." in name for name in learned)
+    assert not any(".und." in name or name.startswith(("vision.", "tone.")) for name in learned)
+
+
+def test_comparisons_ask_for_the_right_order(write_recipe: Write, data: Path) -> None:
+    plan = load_recipe(write_recipe(teacher="reference", pairs=1, compare_weight=1.0))
+    batch = make_batch(PhotoStore(find_photos(data)), plan, 0)
+    levels = torch.from_numpy(batch.levels[:, 0])
+    right, wrong = 20 * levels, 20 * levels.flip(1)
+    assert float(_comparison(right, levels)) < 0.1 < float(_comparison(wrong, levels))
+    assert float(_comparison(right[:1], levels[:1])) == 0
 
 
 def test_a_time_budget_stops_early_and_says_so(write_recipe: Write, data: Path, tmp_path: Path) -> None:

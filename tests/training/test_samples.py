@@ -20,6 +20,7 @@ from uare_rt.slots import DEGRADATIONS
 from uare_rt.training.loader import Loader
 from uare_rt.training.recipe import load_recipe
 from uare_rt.training.samples import Batch, PhotoStore, find_photos, make_batch, quality_of, soft_levels
+from uare_rt.training.teacher import quality
 from uare_rt.training.validation import hold_out
 
 if TYPE_CHECKING:
@@ -73,6 +74,33 @@ def test_batches_are_what_they_say(write_recipe: Write, data: Path) -> None:
             if levels[0, 4] == 1:
                 np.testing.assert_array_equal(views[0], thumbnail)
     assert seen == {1, 2, 4}
+
+
+def test_pairs_show_one_region_twice(write_recipe: Write, data: Path) -> None:
+    phases = [
+        {
+            "start": 0,
+            "mixtures": [{"min_count": 1, "max_count": 1}],
+            "assess_batch": 5,
+            "assess_mixtures": [{"min_count": 1, "max_count": 1, "severity": [0.2, 1.0]}],
+        }
+    ]
+    recipe = load_recipe(write_recipe(phases=phases, pairs=2))
+    batch = make_batch(PhotoStore(find_photos(data)), recipe, 0)
+    thumbnails, views = batch.thumbnails[-5:], batch.views[-5:]
+    same = [np.array_equal(thumbnails[i], thumbnails[i + 1]) for i in range(4)]
+    assert same == [True, False, True, False]
+    assert not np.array_equal(views[0], views[1])
+
+
+def test_quality_by_reference_is_what_the_teacher_says(write_recipe: Write, data: Path) -> None:
+    store, changes = PhotoStore(find_photos(data)), {"scales": {1: {"weight": 1, "region": 96, "size": 96, "batch": 3}}}
+    batch = make_batch(store, load_recipe(write_recipe(teacher="reference", **changes)), 0)
+    by_severity = make_batch(store, load_recipe(write_recipe(**changes)), 0)
+    np.testing.assert_array_equal(batch.frames, by_severity.frames)
+    np.testing.assert_array_equal(batch.levels[:, 1:], by_severity.levels[:, 1:])
+    for frame, target, levels in zip(batch.frames, batch.targets, batch.levels, strict=True):
+        assert 1 + levels[0] @ np.arange(5) == pytest.approx(quality(target, frame), abs=1e-5)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
