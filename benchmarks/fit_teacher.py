@@ -1,14 +1,14 @@
 """Fit the full-reference teacher: the curves and weights of training/teacher.yaml.
 
-usage: fit_teacher.py PHOTOS [--photos 28] -o training/teacher.yaml
+usage: fit_teacher.py PHOTOS [--photos 20] -o training/teacher.yaml
 From the centre of photographs (256x256) it makes two kinds of pairs:
 - rated: `uare_rt.training.rated`, four kinds of distortion at five levels with TID2013's mean opinions as scores;
 - mixed: samples of the training's degradations (one, several, second order), which reach farther down.
-Each measure is mapped by isotonic regression of the rated scores on its values, read at half levels; 5 lies at the
-value of equal pictures, 1 at the value that the worst 2 % of the mixed pairs exceed. The weights are chosen, not fitted:
-the rated scores have four kinds whose levels are set by PSNR, so that least squares would leave PSNR alone; it has a
-quarter, MDSI, which follows opinions best among the others and alone sees colour, three tenths. The last curve is made
-like the others from the mean of the mapped measures, read at whole levels.
+Each measure is mapped by isotonic regression of the rated scores on its values, read at levels 2, 3, 4 and 4.5; 5 lies
+at the value of equal pictures, 1 at the value that the worst 2 % of the mixed pairs exceed. The weights are chosen, not
+fitted: the rated scores have four kinds whose levels are set by PSNR, so that least squares would leave little but
+PSNR; it has a quarter, MDSI, which follows opinions best among the others and alone sees colour, three tenths. The last
+curve is made like the others from the mean of the mapped measures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from results import photos_in, run_command
 from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
@@ -39,8 +38,7 @@ __all__ = ["Pairs", "fit", "main"]
 PERFECT = {"psnr": 60.0, "ms_ssim": 1.0, "vif": 1.0, "gmsd": 0.0, "mdsi": 0.0}
 WEIGHTS = {"psnr": 0.25, "ms_ssim": 0.15, "vif": 0.15, "gmsd": 0.15, "mdsi": 0.3}
 _SIDE = 256
-_HALF_LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5)
-_WHOLE_LEVELS = (2.0, 3.0, 4.0)
+_LEVELS = (2.0, 3.0, 4.0, 4.5)
 _WORST_SHARE = 0.02
 _KINDS = {"noise": 1.4, "blur": 1.2, "compression": 1.4, "low_resolution": 0.6, "low_light": 0.8, "haze": 0.8}
 _MIXTURES = (
@@ -68,12 +66,12 @@ class Pairs(msgspec.Struct, frozen=True):
 def fit(pairs: Pairs) -> Teacher:
     """The blend for what was measured on pairs."""
     curves = {
-        name: _curve(pairs.rated[name], pairs.scores, pairs.mixed[name], perfect, _HALF_LEVELS)
+        name: _curve(pairs.rated[name], pairs.scores, pairs.mixed[name], perfect, _LEVELS)
         for name, perfect in PERFECT.items()
     }
     half_done = Teacher(curves, WEIGHTS, Curve((1.0, 5.0), (1.0, 5.0)))
     rated, mixed = ([half_done.mean_of(row) for row in _rows(values)] for values in (pairs.rated, pairs.mixed))
-    return Teacher(curves, WEIGHTS, _curve(rated, pairs.scores, mixed, 5.0, _WHOLE_LEVELS))
+    return Teacher(curves, WEIGHTS, _curve(rated, pairs.scores, mixed, 5.0, _LEVELS))
 
 
 def _rows(values: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
@@ -161,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "photos", type=Path, help="folder of photographs of at least 256 px a side, none of the evaluation"
     )
-    parser.add_argument("--photos", dest="count", type=int, default=28, help="how many, evenly spread over the names")
+    parser.add_argument("--photos", dest="count", type=int, default=20, help="how many, evenly spread over the names")
     parser.add_argument("--pairs", type=Path, help="JSON file to keep what was measured in, or to take it from")
     parser.add_argument("-o", "--output", type=Path, required=True, help="YAML file to write")
     chosen = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """Full-reference measures of a picture against its truth, in NumPy and OpenCV: no PyTorch, no weights.
 
-None of them scales a picture by a factor that depends on its size, so that a crop measures like the picture it comes from.
+None of them scales a picture by a factor that depends on its size: a crop measures like the picture it is cut from.
 
 - `signal_to_noise`: PSNR over the three channels.
 - `multi_scale_ssim`: Wang, Simoncelli, Bovik 2003; five scales, fewer where the picture is small.

@@ -1,8 +1,8 @@
 """Pictures with a mean opinion: distortions made like those of TID2013, with the database's mean opinions.
 
-No package ships rated pictures. TID2013 sets the strength of a distortion by PSNR, so the same kinds at the same PSNR on other
-photographs look alike, and the database's mean opinion of a kind and level (`tid2013.yaml`) stands in for a rating. It
-is a proxy: nobody rated these pictures, and what a single picture's content does to its rating is lost.
+No package ships rated pictures. TID2013 sets the strength of a distortion by PSNR, so the same kinds at the same PSNR
+on other photographs look alike, and the database's mean opinion of a kind and level (`tid2013.yaml`) stands in for a
+rating. It is a proxy: nobody rated these pictures, and what a single picture's content does to its rating is lost.
 """
 
 from __future__ import annotations

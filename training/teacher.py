@@ -1,9 +1,10 @@
 """The full-reference teacher: how good a picture is, given its truth.
 
-``quality`` blends five measures (`uare_rt.training.fidelity`): each is mapped to 1..5 by a monotone curve of its own, and
-their weighted mean by one more. Curves and weights are data, `teacher.yaml` beside this file, written by
-`benchmarks/fit_teacher.py`, whose docstring says what they were fitted to. The levels follow the impairment scale
-of ITU-R BT.500: 5 cannot be told from the truth, 4 can be seen but does not disturb, 3 disturbs a little, 2 disturbs, 1 is ruined.
+``quality`` blends five measures (`uare_rt.training.fidelity`): each is mapped to 1..5 by a monotone curve of its own,
+and their weighted mean by one more. Curves and weights are data, `teacher.yaml` beside this file, written by
+`benchmarks/fit_teacher.py`, whose docstring says what they were fitted to. The levels follow the impairment scale of
+ITU-R BT.500: 5 cannot be told from the truth, 4 can be seen but does not disturb, 3 disturbs a little, 2 disturbs,
+1 is ruined.
 
 The scale is MOS-like: its anchors are mean opinions per kind and strength of distortion, not ratings of our pictures.
 """
@@ -115,4 +116,5 @@ def quality(clean: NDArray[np.uint8], degraded: NDArray[np.uint8]) -> float:
     Raises:
         InputError: the pictures cannot be compared.
     """
-    return shipped_teacher().of(measures(clean, degraded))
+    found = measures(clean, degraded)
+    return 5.0 if np.array_equal(clean, degraded) else shipped_teacher().of(found)
