@@ -161,10 +161,18 @@ def picture_stream(container: Any, name: str | Path) -> Any:
 
 def _codec_of(container: Any, stream: Any) -> str:
     """What the container calls the codec of a stream that has no decoder."""
+    import av.logging
+
     mark = f"#0:{stream.index}"
-    for line in container.dumps_format().splitlines():
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)  # below it, FFmpeg describes nothing
+    try:
+        description: str = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    for line in description.splitlines():
         if mark in line and "Video:" in line:
-            return str(line.partition("Video:")[2].split(",")[0].strip())
+            return line.partition("Video:")[2].split(",")[0].strip().removeprefix("none ").strip("()")
     return "unknown codec"
 
 

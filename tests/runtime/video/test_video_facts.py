@@ -27,7 +27,10 @@ def facts(path: Path) -> dict[str, Any]:
     with av.open(str(path)) as container:
         video = container.streams.video[0]
         found: dict[str, Any] = {
-            "streams": [(s.type, s.codec_context.name if s.type != "video" else "") for s in container.streams],
+            "streams": [
+                (s.type, s.codec_context.name if s.codec_context is not None and s.type != "video" else "")
+                for s in container.streams
+            ],
             "chapters": [
                 (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
                 for c in container.chapters()

@@ -179,14 +179,14 @@ def test_workers_that_are_none_and_a_ray_that_is_missing_are_named(monkeypatch: 
 @pytest.mark.filterwarnings("ignore")
 def test_a_ray_cluster_that_loses_a_worker_ends_as_one_run_does(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
-    source = clip(tmp_path / "in.mp4", frames=480)
+    source = clip(tmp_path / "in.mp4", frames=160)
     single(source, tmp_path / "one.mp4")
     ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
     killed: list[int] = []
     looked: list[int] = []
 
     def kill_one(progress: object) -> None:
-        if len(looked) < 480:  # the look through the clip
+        if len(looked) < 160:  # the look through the clip
             looked.append(progress.frames)
         elif not killed:
             killed.append(_ray_workers()[0])
@@ -195,7 +195,7 @@ def test_a_ray_cluster_that_loses_a_worker_ends_as_one_run_does(tmp_path: Path) 
     with closing(RayEngine("local")) as engine:
         report = spread(engine, source, tmp_path / "out.mp4", progress=kill_one)
     assert killed
-    assert report.frames == 480
+    assert report.frames == 160
     assert_same(tmp_path / "one.mp4", tmp_path / "out.mp4", source)
 
 
