@@ -203,24 +203,24 @@ def tiled_graphs(config: CodecConfig, weights: Weights) -> dict[str, onnx.ModelP
     tiled = _TiledCodec(g, encoder_norms(config), cell)
     image = g.input("image", "float32", (1, config.picture_channels, "H", "W"))
     x = _encoder_levels(tiled, tiled.conv(image, "codec.encoder.conv_in"), config, levels[:outer])
-    g.output("features", x, (1, widths[outer - 1], "H/cell", "W/cell"))
+    g.output("features", x, (1, widths[outer - 1], "rows", "columns"))
     tiled.statistics()
     made = {"encode_outer": g.model()}
 
     g = GraphWriter("encode_inner", weights)
     codec = _Codec(g)
-    x = g.input("features", "float32", (1, widths[outer - 1], "h", "w"))
+    x = g.input("features", "float32", (1, widths[outer - 1], "rows", "columns"))
     made["encode_inner"] = _posterior(codec, _encoder_levels(codec, x, config, levels[outer:]), config)
 
     g = GraphWriter("decode_inner", weights)
-    g.output("features", _features(_Codec(g), config, outer), (1, widths[outer], "cells*h", "cells*w"))
+    g.output("features", _features(_Codec(g), config, outer), (1, widths[outer], "rows", "columns"))
     made["decode_inner"] = g.model()
 
     g = GraphWriter("decode_outer", weights)
     tiled = _TiledCodec(g, decoder_norms(config), 1)
-    x = g.input("features", "float32", (1, widths[outer], "h", "w"))
+    x = g.input("features", "float32", (1, widths[outer], "rows", "columns"))
     x = tiled.end(_decoder_levels(tiled, x, config, levels[:outer]), "codec.decoder")
-    g.output("image", x, (1, config.picture_channels, "cell*h", "cell*w"))
+    g.output("image", x, (1, config.picture_channels, "cell*rows", "cell*columns"))
     tiled.statistics()
     made["decode_outer"] = g.model()
     return made
