@@ -77,18 +77,19 @@ def clips_in(path: Path) -> list[Path]:
 
 
 def made_clip(path: Path, frames: int) -> Path:
-    """A clip of 320x240 that pans over blocks, with noise."""
+    """A clip of 320x240: something moves in front of a still wall, with noise."""
     rng = np.random.default_rng(7)
-    field = rng.integers(20, 220, (40, 120, 3)).repeat(12, 0).repeat(12, 1).astype(np.int16)
+    wall = rng.integers(20, 220, (15, 20, 3)).repeat(16, 0).repeat(16, 1).astype(np.int16)
     noise = rng.normal(0, 5, (300, 400, 1)).astype(np.int16)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         stream.codec_context.options = {"crf": "20", "preset": "ultrafast"}
         for i in range(frames):
-            left = abs(i % 400 - 200)
             y, x = rng.integers(0, 60), rng.integers(0, 80)
-            picture = field[100:340, left : left + 320] + noise[y : y + 240, x : x + 320]
+            picture = wall + noise[y : y + 240, x : x + 320]
+            left = 3 * i % 280
+            picture[100:140, left : left + 40] = 220
             frame = av.VideoFrame.from_ndarray(np.clip(picture, 0, 255).astype(np.uint8), "rgb24")
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))

@@ -17,7 +17,7 @@ from uare_rt.video.opening import open_input, picture_stream
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uare_rt.quality import Assessment
+    from uare_rt.quality import Judgement
     from uare_rt.session import Session
     from uare_rt.video.frames import Pixels
 
@@ -37,7 +37,7 @@ class VideoSample:
     """
 
     seconds: float
-    assessment: Assessment
+    assessment: Judgement
 
     def to_dict(self) -> dict[str, Any]:
         """Time and verdict as JSON-ready values."""

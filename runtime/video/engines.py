@@ -73,30 +73,32 @@ class LocalEngine:
         waiting = iter(tasks)
         again: list[tuple[int, PartTask]] = []
         tries: dict[int, int] = {}
-        running: dict[Future[PartResult], tuple[int, PartTask]] = {}
+        running: dict[Future[PartResult], tuple[int, PartTask, ProcessPoolExecutor]] = {}
         while True:
             while len(running) < self._workers:
                 task = again.pop() if again else next(waiting, None)
                 if task is None:
                     break
                 tries[task[0]] = tries.get(task[0], 0) + 1
-                running[self._submit(task[1])] = task
+                future, pool = self._submit(task[1])
+                running[future] = (*task, pool)
             if not running:
                 return
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
-                number, task_ = running.pop(future)
+                number, ours, pool = running.pop(future)
                 try:
                     yield number, future.result()
                 except BrokenProcessPool:
                     # One death ends the whole pool; the parts of the others are begun again too.
                     if tries[number] >= _TRIES:
                         raise BackendError(
-                            f"{task_.source}: the process that restores part {number} died {_TRIES} times; "
+                            f"{ours.source}: the process that restores part {number} died {_TRIES} times; "
                             "memory may be short, try fewer workers"
                         ) from None
-                    again.append((number, task_))
-                    self._drop_pool()
+                    again.append((number, ours))
+                    if pool is self._pool:
+                        self._drop_pool()
 
     def processes(self) -> Sequence[int]:
         """Process ids of the workers there are now."""
@@ -108,12 +110,14 @@ class LocalEngine:
             worker.kill()
         self._drop_pool()
 
-    def _submit(self, task: PartTask) -> Future[PartResult]:
+    def _submit(self, task: PartTask) -> tuple[Future[PartResult], ProcessPoolExecutor]:
         try:
-            return self._opened().submit(restore_part, task)
+            pool = self._opened()
+            return pool.submit(restore_part, task), pool
         except BrokenProcessPool:
             self._drop_pool()
-            return self._opened().submit(restore_part, task)
+            pool = self._opened()
+            return pool.submit(restore_part, task), pool
 
     def _opened(self) -> ProcessPoolExecutor:
         if self._pool is None:

@@ -62,7 +62,7 @@ class VideoReport:
         target: the result.
         encoding: how pictures are stored in it, as in ``libx264 yuv420p``.
         frames: in the result.
-        reused: of them, taken over whole from the frame before.
+        reused: of them, those of which nothing was computed again.
         skipped: of them, left as they are because they are good enough.
         kept: of them, left as they are because restoration did not help.
         tiles: of 16x16 px in all frames.

@@ -32,7 +32,7 @@ class Counts:
 
     Attributes:
         frames: restored, left or repeated, in all.
-        repeated: taken over whole from the frame before.
+        repeated: of which nothing was computed again.
         skipped: left as they are because they are good.
         kept: left as they are because restoration did not help.
         tiles: of 16x16 px in all frames.
@@ -182,11 +182,12 @@ class FrameRestorer:
         if plan.weights is not None:
             blocks = plan.weights[box.top // _BLOCK : -(-box.bottom // _BLOCK), box.left // _BLOCK :]
             weights = _spread(blocks[:, : -(-size[1] // _BLOCK)], size)
+        still = weights <= STEADY
         weights *= _ramp(size[0], box.top > 0, box.bottom < height)[:, None]
         weights *= _ramp(size[1], box.left > 0, box.right < width)[None, :]
         there = box.there(scale)
         answer = np.subtract(new[inside.there(scale)], before[there], dtype=np.float32)
-        self._follower.measure(box.there(), pixels, answer, weights <= STEADY)
+        self._follower.measure(box.there(), pixels, answer, still)
         enlarged = weights.repeat(scale, 0).repeat(scale, 1) if scale > 1 else weights
         answer *= enlarged[..., None]
         answer += before[there]

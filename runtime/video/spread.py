@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -105,7 +106,9 @@ def spread_video(
         # What "the default encoder" is must not depend on the worker.
         options = replace(options, codec=encoder.encoding.codec, pix_fmt=encoder.encoding.pix_fmt)
         settings = settings_of(session, source, scale, strength, options) | {"part": str(part_seconds)}
-        work = _Work(target.with_name(f".{target.name}.parts"), settings)
+        # Without resume, nothing of another run is touched.
+        mark = "" if resume else f".{uuid.uuid4().hex[:8]}"
+        work = _Work(target.with_name(f".{target.name}{mark}.parts"), settings)
         task = PartTask(model, str(source), target.suffix.lower(), scale, strength, options, Part(0, 0, 0), {})
         tell = _teller(progress, reader.info.frames)
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uare_rt.errors import InputError, UsageError
+from uare_rt.quality import Judgement
 from uare_rt.slots import DEGRADATIONS, describe
 from uare_rt.video.assess import VideoSample
 from uare_rt.video.frames import Frame, Picture
@@ -202,7 +203,9 @@ class _Survey:
         )
 
     def _look(self, seconds: float, pixels: Pixels) -> None:
-        sample = VideoSample(seconds, self._session.assess(pixels))
+        verdict = self._session.assess(pixels)
+        # Without its context: thousands of them would fill the memory.
+        sample = VideoSample(seconds, Judgement(**{f.name: getattr(verdict, f.name) for f in fields(Judgement)}))
         self._samples.append(sample)
         badness = -sample.assessment.score
         # Two cuts close together show the same trouble once.
