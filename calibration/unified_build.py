@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uare_rt.calibration.data import Picture
+    from uare_rt.calibration.observers import Observer
     from uare_rt.calibration.request import BuildRequest
     from uare_rt.calibration.unified import UnifiedKind
     from uare_rt.manifest import GraphSpec
 
     Feeds = Mapping[str, Sequence[Mapping[str, NDArray[Any]]]]
 
-__all__ = ["PROFILE", "build_unified", "drive", "profile_of"]
+__all__ = ["PROFILE", "build_unified", "drive", "observed_ranges", "profile_of", "relative_rms"]
 
 _WEIGHT_FILE = "weights.bin"
 _PICTURES = 4  # half to observe, half to measure
@@ -112,7 +113,9 @@ def build_unified(
                 progress(f"{kind}: {name}", index / len(manifest.graphs))
                 models[name] = onnx.load(str(source.graph(name).path), load_external_data=False)
                 ranges[name] = (
-                    _ranges(source, name, models[name], feeds.get(name, ()), request) if kind == "int8" else {}
+                    observed_ranges(source.path, models[name], _halves(feeds.get(name, ()))[0], request.observer)
+                    if kind == "int8"
+                    else {}
                 )
                 proto = typed(models[name], kind, sink, ranges[name])
                 (folder / f"{name}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
@@ -125,7 +128,11 @@ def build_unified(
                 if name in feeds:  # the autoencoder's parts for tiles do not change
                     progress(f"comparing {name}", 0.0)
                     (folder / "rounded.onnx").write_bytes(proto.SerializeToString())
-                    quality[name] = {"relative_rms": _difference(source, name, folder / "rounded.onnx", feeds[name])}
+                    quality[name] = {
+                        "relative_rms": relative_rms(
+                            source.graph(name).path, folder / "rounded.onnx", _halves(feeds[name])[1]
+                        )
+                    }
         for index, (name, spec) in enumerate(manifest.graphs.items()):
             profile = profile_of(spec)
             specs[name] = msgspec.structs.replace(
@@ -236,38 +243,46 @@ def _halves(feeds: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     return (feeds[::2], feeds[1::2]) if len(feeds) > 1 else (feeds, feeds)
 
 
-def _ranges(
-    source: Bundle,
-    name: str,
-    model: onnx.ModelProto,
-    feeds: Sequence[Mapping[str, NDArray[Any]]],
-    request: BuildRequest,
+def observed_ranges(
+    folder: Path, model: onnx.ModelProto, feeds: Sequence[Mapping[str, NDArray[Any]]], observer: Observer
 ) -> dict[str, float]:
+    """Largest magnitudes that INT8 has to cover, of every tensor that a linear layer inside the transformers reads.
+
+    Args:
+        folder: of the graph's weights.
+        model: the graph in float32.
+        feeds: its inputs.
+        observer: see `uare_rt.calibration.observers`.
+    """
     tensors = list(dict.fromkeys(linear_inputs(model).values()))
     if not tensors:
         return {}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None) for tensor in tensors)
-    session = _session(probe.SerializeToString(), source.path)
+    session = _session(probe.SerializeToString(), folder)
     histograms = {tensor: Histogram() for tensor in tensors}
-    for inputs in _halves(feeds)[0]:
+    for inputs in feeds:
         for tensor, value in zip(tensors, session.run(tensors, dict(inputs)), strict=True):
             if value.size:
                 histograms[tensor].add(value)
-    return {tensor: float(histogram.range(request.observer)) for tensor, histogram in histograms.items()}
+    return {tensor: float(histogram.range(observer)) for tensor, histogram in histograms.items()}
 
 
-def _difference(source: Bundle, name: str, path: Path, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> float:
-    """Root mean square of the difference from float32 over that of the values: the worst output of a graph."""
-    exact = _session(source.graph(name).path.read_bytes(), source.path)
-    other = _session(path.read_bytes(), path.parent)
-    names = [value.name for value in exact.get_outputs()]
+def relative_rms(exact: Path, other: Path, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> float:
+    """Root mean square of the difference between two graphs over that of the values: of the worst output.
+
+    Args:
+        exact: the float32 graph, weights beside it.
+        other: of `typed` with ``rounded``, likewise.
+        feeds: inputs of both.
+    """
+    sessions = [_session(path.read_bytes(), path.parent) for path in (exact, other)]
+    names = [value.name for value in sessions[0].get_outputs()]
     apart, size = np.zeros(len(names)), np.zeros(len(names))
-    for inputs in _halves(feeds)[1]:
-        for index, (a, b) in enumerate(
-            zip(exact.run(names, dict(inputs)), other.run(names, dict(inputs)), strict=True)
-        ):
+    for inputs in feeds:
+        results = (session.run(names, dict(inputs)) for session in sessions)
+        for index, (a, b) in enumerate(zip(*results, strict=True)):
             apart[index] += float(np.sum((a.astype(np.float64) - b) ** 2))
             size[index] += float(np.sum(a.astype(np.float64) ** 2))
     return round(float(np.sqrt(np.max(apart / np.maximum(size, 1e-30)))), 6)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from PIL import Image
 from typer.testing import Result
 
 import uare_rt
+from uare_rt.backends.engine_cache import rebuilds_refused
 from uare_rt.bundle import Bundle
 from uare_rt.cli.build import parse_sides
 from uare_rt.errors import UsageError
@@ -48,6 +53,12 @@ def refused(result: Result, code: int, message: str) -> None:
         (("--backend", "coreml"), "--backend coreml: nothing is built for it"),
         (("--observer", "median"), "--observer median: no such observer"),
         (("--backend", "openvino", "--precision", "fp16"), "openvino computes in fp32 on processors"),
+        (("--backend", "onnxruntime", "--precision", "bf16"), "onnxruntime computes in fp32 on processors"),
+        (
+            ("--backend", "tensorrt", "--target", "sm75", "--precision", "bf16"),
+            "has no bf16; possible there: fp32, fp16",
+        ),
+        (("--backend", "tensorrt", "--precision", "int4"), "these are weights of uare-7b"),
         (("--backend", "openvino", "--precision", "int8", "--target", "sm86"), "leave --target out"),
         (("--backend", "tensorrt", "--profile", "100x64"), "multiples of 16"),
         (("--backend", "tensorrt", "--profile", "64x64:32x32:128x128"), "must not shrink"),
@@ -128,6 +139,71 @@ def test_a_missed_gate_writes_nothing(run: Run, tiny: Path, pictures: Path) -> N
     assert not Path("b.uare").exists()
 
 
+def test_a_gate_holds_the_budget_with_what_was_measured(run: Run, tiny: Path, pictures: Path) -> None:
+    options = ("--backend", "tensorrt", "--target", "sm87", "--precision", "bf16", "--data", pictures, "--gate")
+    result = run("build", "--model", tiny, *options, "--max-drop-db", "0", "-o", "a.uare")
+    refused(result, 1, "in bf16 loses 0.")
+    assert "the budget is 0 dB; nothing was written" in " ".join(result.output.split())
+    assert not Path("a.uare").exists()
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(0.7, 0), (1.2, 1)])
+def test_a_gate_holds_speed_where_it_can_be_measured(
+    run: Run, tiny: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, code: int
+) -> None:
+    from uare_rt.calibration import build as module
+
+    asked: list[str] = []
+
+    def measured(backend: str, spec: object, paths: tuple[Path, Path], feeds: object) -> float:
+        asked.append(backend)
+        assert all(path.is_file() for path in paths)
+        return ratio
+
+    monkeypatch.setattr(module, "speed_ratio", measured)
+    result = run(
+        "build", "--model", tiny, "--backend", "openvino", "--precision", "int8", "--data", pictures,
+        "--max-drop-db", "5", "--gate", "-o", "a.uare",
+    )  # fmt: skip
+    assert asked == ["openvino"]
+    assert result.exit_code == code, result.output
+    if code:
+        refused(result, 1, "restore_x1 in int8 is not faster on openvino: 1.20 of float32's time; nothing was written")
+        assert not Path("a.uare").exists()
+    else:
+        assert Bundle.open("a.uare").nano.quality["time_of_fp32"] == ratio
+
+
+def test_two_builds_of_one_bundle(run: Run, tiny: Path) -> None:
+    import fcntl
+
+    with Path(".a.uare.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run("build", "--model", tiny, "--backend", "openvino", "--precision", "fp32", "-o", "a.uare")
+    refused(result, 1, "a.uare: another build is writing it; wait for it")
+
+
+def test_a_build_that_is_killed_leaves_nothing_in_the_way(run: Run, tiny: Path, pictures: Path) -> None:
+    command = ("build", "--model", str(tiny), "--backend", "openvino", "--precision", "fp32", "-o", "a.uare")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uare_rt.cli", *command, "--data", str(pictures)], stderr=subprocess.DEVNULL
+    )
+    while not Path(".a.uare.lock").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not Path("a.uare").exists()
+    result = run(*command, "--data", pictures)
+    assert result.exit_code == 0, result.output
+    assert Bundle.open("a.uare").nano.quality["fp32"]
+
+
+def test_no_rebuild_holds_for_the_whole_process(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UARE_NO_REBUILD", "")
+    assert run("--no-rebuild", "inspect", tiny).exit_code == 0
+    assert rebuilds_refused()
+
+
 def test_a_portable_bundle_is_pending_and_says_what_it_needs(run: Run, tiny: Path, pictures: Path) -> None:
     result = run(
         "build", "--model", tiny, "--backend", "tensorrt", "--target", "sm87", "--data", pictures, "-o", "a.uare"
@@ -181,6 +257,15 @@ def test_the_shipped_model(run: Run, precision: str) -> None:
     assert result.exit_code == 0, result.output
     manifest = Bundle.open("a.uare").nano
     assert all(isinstance(spec.engine, EngineSpec) for spec in manifest.graphs.values())
-    for name, measured in manifest.quality["naive int8" if precision == "int8" else "fp32"].items():
-        if name.startswith("restore"):
-            assert measured["psnr_db"] > 0
+    budget = {"fp16": 0.02, "int8": 0.1}[precision]
+    for name in ("restore_x1", "restore_x2", "restore_x4"):
+        measured = manifest.quality[precision][name]
+        assert measured["loss_db"] <= budget
+        assert measured.get("flawless_db", 99) >= 42
+    if precision == "int8":
+        share = [manifest.graphs[f"restore_x{scale}"].int8_macs or 0 for scale in (1, 2, 4)]
+        assert min(share) >= 0.6
+        size = manifest.quality["int8"]
+        assert size["weight_bytes"] <= 0.35 * size["weight_bytes_fp32"]
+        naive = manifest.quality["naive int8"]
+        assert all(naive[f"restore_x{s}"]["loss_db"] > size[f"restore_x{s}"]["loss_db"] for s in (1, 2, 4))
