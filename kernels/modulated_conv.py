@@ -70,17 +70,19 @@ def modulated_conv_kernel(
     row, across = pixel // width, pixel % width
     x += batch * height * width * inside_channels
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for tap in range(9):
+    chunks = tl.cdiv(inside_channels, BLOCK_K)
+    # One loop over taps and channels: a loop over few channels has no next load to overlap with a product.
+    for step in range(0, 9 * chunks):
+        tap = step // chunks
         y, left = row + tap // 3 - 1, across + tap % 3 - 1
         held = (y >= 0) & (y < height) & (left >= 0) & (left < width)
-        for start in range(0, inside_channels, BLOCK_K):
-            k = start + tl.arange(0, BLOCK_K)
-            known = k < inside_channels
-            place = (y * width + left)[:, None] * inside_channels + k[None, :]
-            values = tl.load(x + place, mask=held[:, None] & known[None, :], other=0.0)
-            place = (column * 9 + tap)[None, :] * inside_channels + k[:, None]
-            taps = tl.load(weight + place, mask=known[:, None] & present[None, :], other=0.0)
-            total = tl.dot(values, taps, total, input_precision="ieee")
+        k = step % chunks * BLOCK_K + tl.arange(0, BLOCK_K)
+        known = k < inside_channels
+        place = (y * width + left)[:, None] * inside_channels + k[None, :]
+        values = tl.load(x + place, mask=held[:, None] & known[None, :], other=0.0)
+        place = (column * 9 + tap)[None, :] * inside_channels + k[:, None]
+        taps = tl.load(weight + place, mask=known[:, None] & present[None, :], other=0.0)
+        total = tl.dot(values, taps, total, input_precision="ieee")
     total += tl.load(bias + column, mask=present, other=0.0).to(tl.float32)[None, :]
     factor = tl.load(scale + batch * scale_batch + column, mask=present, other=0.0).to(tl.float32)[None, :]
     offset = tl.load(shift + batch * scale_batch + column, mask=present, other=0.0).to(tl.float32)[None, :]

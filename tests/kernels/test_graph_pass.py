@@ -17,6 +17,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from uare_rt.bundle import shipped_bundle
+from uare_rt.calibration.graph import Graph
+from uare_rt.calibration.half import plan_half, to_half
 from uare_rt.errors import UsageError
 from uare_rt.kernels import modulation, window_attention
 from uare_rt.kernels.graph_pass import DOMAIN, PATTERNS, count, for_tensorrt, fuse, revert
@@ -77,6 +79,33 @@ def test_every_pattern_is_found(plain: onnx.ModelProto, fused: onnx.ModelProto) 
     assert after["LeakyRelu"] == before["LeakyRelu"] - found["Modulation"]
     assert [function.name for function in fused.functions] == list(PATTERNS)  # one meaning per pattern
     onnx.checker.check_model(fused)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_every_pattern_of_the_other_scales_is_found(fused: onnx.ModelProto, scale: int) -> None:
+    other = fuse(onnx.load(shipped_bundle() / f"restore_x{scale}.onnx"))
+    assert count(other) == count(fused)
+    assert not kinds(other)["Softmax"]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the evaluator takes both sides of a sigmoid in fp16
+def test_the_graph_that_build_types_gives_plugins_the_types_they_take(
+    fused: onnx.ModelProto, feeds: dict[str, np.ndarray]
+) -> None:
+    """All in fp16 but the mask: the strongly typed network of `uare-rt build --precision fp16`."""
+    graph = Graph.open(shipped_bundle() / "restore_x1.onnx")
+    typed = to_half(graph, plan_half(graph, {})).model()
+    found = fuse(typed)
+    assert count(found) == count(fused)
+    inferred = onnx.shape_inference.infer_shapes(typed).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
+    types |= {value.name: value.type.tensor_type.elem_type for value in inferred.input}
+    half, mask = onnx.TensorProto.FLOAT16, onnx.TensorProto.BOOL
+    taken = {"Modulation": [half] * 4, "WindowAttention": [half] * 5 + [mask, half]}
+    for node in found.graph.node:
+        if node.domain == DOMAIN:
+            assert [types[name] for name in (*node.input, *node.output)] == taken[node.op_type]
+    assert np.array_equal(restored(found, feeds), restored(typed, feeds))
 
 
 def test_every_way_to_run_the_graph_gives_the_same(
