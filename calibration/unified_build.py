@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ _WIDENED = 2  # of 16-bit weights that ONNX Runtime holds in float32
 
 PROFILE: Mapping[str, tuple[int, int, int]] = {
     "S": (0, 1024, 8192),
-    "G": (1, 1024, 4096),
+    "G": (0, 1024, 4096),
     "U": (1, 128, 4902),
     "N": (1, 16, 4900),
     "H": (64, 512, 1024),
@@ -104,53 +105,28 @@ def build_unified(
     feeds = drive(source, _evenly(pictures), request.seed, progress) if runs else {}
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch)
+        graphs = _written(source, folder, request, feeds, progress)
         files: dict[str, Path | bytes] = {_WEIGHT_FILE: folder / _WEIGHT_FILE}
-        specs, quality = {}, {}
-        models, ranges, opsets = {}, {}, {}
-        with (folder / _WEIGHT_FILE).open("wb") as stream:
-            sink = WeightSink(source.path, stream, _WEIGHT_FILE)
-            for index, name in enumerate(manifest.graphs):
-                progress(f"{kind}: {name}", index / len(manifest.graphs))
-                models[name] = onnx.load(str(source.graph(name).path), load_external_data=False)
-                ranges[name] = (
-                    observed_ranges(source.path, models[name], _halves(feeds.get(name, ()))[0], request.observer)
-                    if kind == "int8"
-                    else {}
-                )
-                proto = typed(models[name], kind, sink, ranges[name])
-                (folder / f"{name}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
-                opsets[name] = proto.opset_import[0].version
-                files[f"{name}.onnx"] = folder / f"{name}.onnx"
-            stream.flush()
-            for name, model in models.items():
-                proto = typed(model, kind, sink, ranges[name], rounded=True)
-                stream.flush()
-                if name in feeds:  # the autoencoder's parts for tiles do not change
-                    progress(f"comparing {name}", 0.0)
-                    (folder / "rounded.onnx").write_bytes(proto.SerializeToString())
-                    quality[name] = {
-                        "relative_rms": relative_rms(
-                            source.graph(name).path, folder / "rounded.onnx", _halves(feeds[name])[1]
-                        )
-                    }
+        specs = {}
         for index, (name, spec) in enumerate(manifest.graphs.items()):
-            profile = profile_of(spec)
+            files[f"{name}.onnx"] = folder / f"{name}.onnx"
             specs[name] = msgspec.structs.replace(
                 spec,
                 file=f"{name}.onnx",
-                opset=opsets[name],
-                precision="fp32" if stays_float32(models[name]) else kind,
+                opset=graphs[name].opset,
+                precision=graphs[name].precision,
                 relative_rms=None,
-                profile=profile or None,
+                profile=profile_of(spec) or None,
                 engine=PENDING,
             )
             if compiler is not None:
                 say = said(progress, f"compiling {name}", index, len(manifest.graphs))
-                engine, extra = compile_graph(compiler, folder / f"{name}.onnx", profile, request, say)
+                engine, extra = compile_graph(compiler, folder / f"{name}.onnx", profile_of(spec), request, say)
                 specs[name] = msgspec.structs.replace(specs[name], engine=engine)
                 files |= extra
         layout = manifest.unified
         files |= {name: source.file(name) for name in (layout.embedding, *layout.tokenizer)}
+        quality = {name: {"relative_rms": g.relative_rms} for name, g in graphs.items() if g.relative_rms is not None}
         complete = msgspec.structs.replace(
             manifest,
             created_by=f"uare-rt {__version__}",
@@ -166,6 +142,43 @@ def build_unified(
         )
         progress("writing", 1.0)
         return write_bundle(out, complete, files, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """What was made of one graph; ``relative_rms`` is None where it was not run."""
+
+    opset: int
+    precision: str
+    relative_rms: float | None
+
+
+def _written(
+    source: Bundle, folder: Path, request: BuildRequest, feeds: Feeds, progress: Callable[[str, float], None]
+) -> dict[str, _Graph]:
+    """Write every graph in its precision, and the file of weights, into a folder."""
+    kind: UnifiedKind = request.precision  # type: ignore[assignment]  # checked by targets.check_precision
+    found = {}
+    names = list(source.unified.graphs)
+    with (folder / _WEIGHT_FILE).open("wb") as stream:
+        sink = WeightSink(source.path, stream, _WEIGHT_FILE)
+        for index, name in enumerate(names):
+            progress(f"{kind}: {name}", index / len(names))
+            path = source.graph(name).path
+            model = onnx.load(str(path), load_external_data=False)
+            observing, measuring = _halves(feeds.get(name, ()))
+            ranges = observed_ranges(source.path, model, observing, request.observer) if kind == "int8" else {}
+            proto = typed(model, kind, sink, ranges)
+            (folder / f"{name}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+            apart = None
+            if measuring:  # the autoencoder's parts for tiles are not run, and do not change
+                shadow = folder / "rounded.onnx"
+                shadow.write_bytes(typed(model, kind, sink, ranges, rounded=True).SerializeToString())
+                stream.flush()
+                apart = relative_rms(path, shadow, measuring)
+            precision = "fp32" if stays_float32(model) else kind
+            found[name] = _Graph(proto.opset_import[0].version, precision, apart)
+    return found
 
 
 def drive(

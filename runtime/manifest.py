@@ -117,9 +117,9 @@ class Parity(_Strict, frozen=True, kw_only=True):
 
 
 class Profile(_Strict, frozen=True, kw_only=True):
-    """Shapes of one input that an engine takes: smallest, the one it is fastest at, and largest."""
+    """Shapes of one input that an engine takes: smallest (it may be empty), the one it is fastest at, and largest."""
 
-    min: tuple[_Positive, ...]
+    min: tuple[_Natural, ...]
     opt: tuple[_Positive, ...]
     max: tuple[_Positive, ...]
 
