@@ -36,6 +36,7 @@ __all__ = ["Restored", "Session", "load"]
 # 1.5 GB with all that reading and writing needs. Larger images still get tiles of a useful size.
 _WORKING_SET = 1100 << 20
 _LEAST_TILE = 256 << 20
+_MOST_TILE = 680 << 20  # so that a 4K frame takes less than 0.7 GB in all
 _FALLBACK_MEMORY = 2 << 30  # assumed free where the system does not say
 _BYTES_PER_OUTPUT_PIXEL = 48  # beyond scale 1: base, residual, sum and the copy that is rounded, float32 RGB each
 
@@ -186,7 +187,7 @@ class Session:
         tiling = self.manifest.tiling
         free = available_memory()
         result = image.nbytes * scale * scale
-        wanted = max(_LEAST_TILE, _WORKING_SET - image.nbytes - result)
+        wanted = min(_MOST_TILE * scale, max(_LEAST_TILE, _WORKING_SET - image.nbytes - result))
         possible = ((_FALLBACK_MEMORY if free is None else free) - result) // 2
         per_pixel = tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)
         height, width = image.shape[:2]

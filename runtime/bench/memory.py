@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from uare_rt.bench.subjects import Subject
 
-__all__ = ["peak_memory"]
+__all__ = ["own_peak", "peak_memory"]
 
 
 def peak_memory(subject: Subject, bundle: Path) -> int:
@@ -49,11 +49,11 @@ def _run(bundle: str) -> int:
     call()
     call()
     rig.close()
-    return _peak()
+    return own_peak()
 
 
-def _peak() -> int:
-    """Of this process since it started its program."""
+def own_peak() -> int:
+    """Largest resident set of this process since it started its program, in bytes."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             line = next(line for line in status if line.startswith("VmHWM:"))

@@ -1,0 +1,216 @@
+"""One engine with the restore graph of `uare-nano`, in a process of its own, timed on request.
+
+usage: engines.py ENGINE BUNDLE SIZE THREADS [WEIGHTS]
+It prints `ready` or one line with the reason why not. Then every line on standard input is answered: `run` by seconds;
+`save FILE` by the restored frame in a .npy file, float32 [1, 3, SIZE, SIZE]. The frame and the null context are the
+same for all. Engines of PyTorch take WEIGHTS (.safetensors); without them their values are random, their cost the same.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uare_rt.bundle import Bundle
+
+__all__ = ["ENGINES", "Job", "frame_of"]
+
+Frame = NDArray[np.float32]
+Run = Callable[[], Frame]
+_MUCH = 1 << 40  # pixels ahead
+
+
+class Job:
+    """What an engine is given.
+
+    Args:
+        bundle: with the graph.
+        size: side of the frame, px.
+        threads: that it may use.
+        weights: of PyTorch, or None.
+    """
+
+    def __init__(self, bundle: Path, size: int, threads: int, weights: Path | None) -> None:
+        self.path, self.threads, self.weights = bundle, threads, weights
+        self.bundle = Bundle.open(bundle)
+        self.graph = self.bundle.graph("restore_x1").path
+        self.picture = frame_of(size)
+        self.frame = np.ascontiguousarray(self.picture.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+        self.context = self.bundle.null_context()
+
+    @property
+    def inputs(self) -> dict[str, Frame]:
+        """Of the graph."""
+        return {"frame": self.frame, **self.context.inputs()}
+
+
+def frame_of(size: int) -> NDArray[np.uint8]:
+    """A seeded frame, smooth with noise: uint8 [size, size, 3]."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:size, 0:size] / size
+    smooth = 128 + 90 * np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y), np.sin(5 * x - 3 * y)], axis=-1)
+    return np.clip(smooth + rng.normal(0, 25, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def _session(job: Job, backend: str, ahead: int) -> Run:
+    """`Session.restore`, samples of 8 bits in and out: all that the others leave to their caller is in it."""
+    import uare_rt
+
+    session = uare_rt.load(job.path, backend=backend, threads=job.threads)
+
+    def run() -> Frame:
+        restored = session.restore(job.picture, context=job.context, ahead=ahead).image
+        return np.asarray(restored.transpose(2, 0, 1)[None] / np.float32(255), np.float32)
+
+    return run
+
+
+def _onnxruntime(job: Job, *, tuned: bool) -> Run:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = job.threads
+    if tuned:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    session = ort.InferenceSession(str(job.graph), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, job.inputs)[0]
+
+
+def _openvino(job: Job) -> Run:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": job.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(job.graph), "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda: request.infer(job.inputs, share_inputs=True, share_outputs=True)["restored"]
+
+
+def _model(job: Job) -> Any:
+    import torch
+
+    from uare_rt.export.packing import round_to_storage
+    from uare_rt.model.nano import UareNano
+    from uare_rt.model.presets.nano import UARE_NANO
+    from uare_rt.model.weights import load_nano
+
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    model = UareNano(UARE_NANO) if job.weights is None else load_nano(job.weights)[0]
+    model.eval().requires_grad_(False)
+    round_to_storage(model)
+    return model
+
+
+def _torch(job: Job, *, channels_last: bool = False, compiled: bool = False) -> Run:
+    import torch
+
+    from uare_rt.model.nano import QualityContext
+
+    model = _model(job)
+    frame = torch.from_numpy(job.frame)
+    if channels_last:
+        model, frame = model.to(memory_format=torch.channels_last), frame.to(memory_format=torch.channels_last)
+    k, v, vec = (torch.from_numpy(part) for part in job.context.inputs().values())
+    context = QualityContext(k[:, None], v[:, None], vec[None])
+    call = torch.compile(model.restore) if compiled else model.restore
+
+    def run() -> Frame:
+        with torch.inference_mode():
+            return np.asarray(call(frame, context).numpy())
+
+    return run
+
+
+def _ncnn_convolutions(job: Job) -> Run:
+    """The convolutions alone: ncnn has no tensors of six dimensions, which the token windows need."""
+    import ncnn
+    import torch
+
+    from uare_rt.model.nano import QualityContext
+
+    model, null = _model(job), job.context.inputs()
+    k, v, vec = (torch.from_numpy(part) for part in null.values())
+    context = QualityContext(k[:, None], v[:, None], vec[None])
+
+    class Convolutions(torch.nn.Module):
+        def forward(self, frame: torch.Tensor) -> torch.Tensor:
+            base = model.tone(frame, context.vec)
+            latent, skips = model.codec.encode(base, context.vec)
+            return model.codec.heads["x1"](model.codec.decode(latent, skips, context.vec), base)
+
+    module, frame = Convolutions().eval(), torch.from_numpy(job.frame)
+    module.model = model
+    folder = Path(tempfile.mkdtemp())
+    torch.jit.trace(module, frame, check_trace=False).save(str(folder / "net.pt"))
+    shape = f"inputshape={list(frame.shape)}f32".replace(" ", "")
+    converter = Path(sysconfig.get_path("scripts"), "pnnx")
+    subprocess.run([converter, "net.pt", shape, "fp16=0"], cwd=folder, check=True, capture_output=True)
+    net = ncnn.Net()
+    net.opt.num_threads = job.threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    net.load_param(str(folder / "net.ncnn.param"))
+    net.load_model(str(folder / "net.ncnn.bin"))
+
+    def run() -> Frame:
+        with net.create_extractor() as extractor:
+            extractor.input("in0", ncnn.Mat(job.frame[0]))
+            return np.array(extractor.extract("out0")[1])[None]
+
+    with torch.inference_mode():
+        apart = float(np.abs(run() - module(frame).numpy()).max())
+    if apart > 1 / 255:
+        raise RuntimeError(f"ncnn is wrong by {apart * 255:.2f} levels of 255")
+    return run
+
+
+ENGINES: dict[str, Callable[[Job], Run]] = {
+    "uare-rt": lambda job: _session(job, "onnxruntime", 0),
+    "uare-rt, constant context": lambda job: _session(job, "onnxruntime", _MUCH),
+    "uare-rt, OpenVINO": lambda job: _session(job, "openvino", 0),
+    "uare-rt, OpenVINO, constant context": lambda job: _session(job, "openvino", _MUCH),
+    "ONNX Runtime, defaults": lambda job: _onnxruntime(job, tuned=False),
+    "ONNX Runtime, tuned": lambda job: _onnxruntime(job, tuned=True),
+    "OpenVINO, raw": _openvino,
+    "PyTorch eager": _torch,
+    "PyTorch eager, channels last": lambda job: _torch(job, channels_last=True),
+    "torch.compile": lambda job: _torch(job, compiled=True),
+    "ncnn, convolutions alone": _ncnn_convolutions,
+}
+"""By name; those of uare-rt are whole calls, the others bare runs of arrays that lie ready."""
+
+
+def _serve(engine: str, job: Job) -> None:
+    try:
+        run = ENGINES[engine](job)
+        run()
+    except Exception as error:  # every library has its own; all of them are a reason
+        sys.stdout.write(" ".join(f"{type(error).__name__}: {error}".split())[:200] + "\n")
+        return
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        word, _, path = line.strip().partition(" ")
+        began = time.perf_counter()
+        result = run()
+        seconds = time.perf_counter() - began
+        if word == "save":
+            np.save(path, result)
+        sys.stdout.write(f"{seconds}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _name, _bundle, _size, _threads, *_weights = sys.argv[1:]
+    _serve(_name, Job(Path(_bundle), int(_size), int(_threads), Path(_weights[0]) if _weights else None))

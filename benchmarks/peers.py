@@ -1,0 +1,352 @@
+"""The same weights through other engines, and other people's systems on the same pictures: time and quality.
+
+usage: peers.py [EVALSET] [--size 512] [--rounds 9] [--weights FILE] [--limit 4] [--slow] [--plot FILE] [-o FILE]
+Every engine lives in a process of its own; all of them, and a product of large matrices, run in turn. Ratios are
+medians over rounds. With an evaluation set (make_evalset.py) the systems of `uare_rt.training.peers` restore its
+pictures, each right after uare-rt; `--slow` adds those that take a minute a picture, on one picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import engines
+import numpy as np
+from evaluate import EvaluationSet
+from make_evalset import psnr
+from results import Limit, Result, Table, add_options, bundle_facts, finish, run_command
+
+import uare_rt
+from uare_rt.bench.limits import GEMM_FLOP, Probe
+from uare_rt.bench.pairs import interleaved, ratio
+from uare_rt.bench.plots import check_target, plot_quality
+from uare_rt.bundle import Bundle, shipped_bundle
+from uare_rt.errors import UareError
+from uare_rt.machine import available_cores
+from uare_rt.model.nano_costs import restore_layers
+from uare_rt.model.presets.nano import UARE_NANO
+from uare_rt.training.peers import PEERS, SCORERS, Peer
+
+__all__ = ["main", "tables"]
+
+BASE, OPENVINO = "uare-rt", "uare-rt, OpenVINO"
+CONSTANT = ", constant context"
+MOST_OVERHEAD, LEAST_CONSTANT, LEAST_OF_GEMM = 1.05, 1.1, 0.7
+FASTER = {"ffdnet": 8.0, "cbm3d": 100.0}
+# The type of the evaluation set that a task is held against, and what a peer is told of it.
+TASKS = {
+    "denoise": ("noise25", 25.0),
+    "deblur": ("blur2", 2.0),
+    "deblock": ("jpeg20", 20.0),
+    "brighten": ("lowlight", 0.0),
+    "dehaze": ("haze", 2.0),
+}
+_DAMAGED = ("noise25", "jpeg20", "blur2")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("evalset", type=Path, nargs="?", help="folder of make_evalset.py; engines alone if not given")
+    parser.add_argument("--size", type=int, default=512, help="side of the engines' frame, px, a multiple of 16")
+    parser.add_argument("--rounds", type=int, default=9, help="that count")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="all cores if not given")
+    parser.add_argument("--weights", type=Path, help="weights.safetensors of the bundle, for PyTorch and ncnn")
+    parser.add_argument("--limit", type=int, default=4, help="pictures of the evaluation set")
+    parser.add_argument("--slow", action="store_true", help="run the peers that take a minute a picture too")
+    parser.add_argument("--engines", action="append", metavar="NAME", help="only these, one option for each")
+    parser.add_argument("--plot", type=Path, help="picture of PSNR against time on noise25 (.svg, .png, .pdf)")
+    add_options(parser, backend=False)
+    chosen = parser.parse_args(arguments)
+    if chosen.size < 16 or chosen.size % 16:
+        parser.error(f"--size {chosen.size}: give a multiple of 16")
+    if min(chosen.rounds, chosen.threads, chosen.limit) < 1:
+        parser.error("--rounds, --threads and --limit are at least 1")
+    unknown = set(chosen.engines or ()) - set(engines.ENGINES)
+    if unknown:
+        parser.error(f"--engines {', '.join(sorted(unknown))}: choose among {'; '.join(engines.ENGINES)}")
+    if chosen.plot is not None:
+        check_target(chosen.plot)
+    evalset = None if chosen.evalset is None else EvaluationSet.open(chosen.evalset, chosen.limit)
+    facts = bundle_facts(chosen.bundle)
+    measured: dict[str, Any] = _engines(chosen)
+    if evalset is not None:
+        with uare_rt.load(chosen.bundle, backend="onnxruntime", threads=chosen.threads) as session:
+            measured["restoring"] = _restoring(session, evalset, slow=chosen.slow)
+            measured["scoring"] = _scoring(session, evalset)
+    if chosen.plot is not None:
+        _plot(measured, chosen.plot)
+    result = Result(
+        benchmark="peers",
+        data={
+            "frame": f"made, {chosen.size}x{chosen.size}, seeded",
+            "pictures": 0 if evalset is None else chosen.limit,
+        },
+        bundle=facts,
+        settings={
+            "size": chosen.size,
+            "rounds": chosen.rounds,
+            "threads": chosen.threads,
+            "same_weights_in_pytorch": chosen.weights is not None,
+        },
+        measured=measured,
+        limits=_limits(measured),
+    )
+    return finish(result, tables(measured), chosen)
+
+
+class _Worker:
+    """An engine in its process; ``failure`` says why it does not run."""
+
+    def __init__(self, name: str, chosen: argparse.Namespace) -> None:
+        bundle = shipped_bundle() if chosen.bundle is None else chosen.bundle
+        command = [sys.executable, engines.__file__, name, str(bundle), str(chosen.size), str(chosen.threads)]
+        if chosen.weights is not None:
+            command.append(str(chosen.weights))
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline().strip()
+        self.failure = None if first == "ready" else first or "it ended without a word"
+
+    def ask(self, what: str) -> float:
+        """Seconds that it tells."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise UareError("an engine has ended while it was timed; try again")
+        return float(answer)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        probe = stack.enter_context(Probe(chosen.threads))
+        calls: dict[str, Callable[[], float | None]] = {"gemm": probe.gemm}
+        workers: dict[str, _Worker] = {}
+        for name in chosen.engines or engines.ENGINES:
+            worker = _Worker(name, chosen)
+            stack.callback(worker.close)
+            rows[name] = {"name": name, "reason": worker.failure}
+            if worker.failure is None:
+                workers[name] = worker
+                calls[name] = lambda worker=worker: worker.ask("run")  # type: ignore[misc]
+        samples = interleaved(calls, rounds=chosen.rounds)
+        same = _same(workers, chosen)
+    flops = sum(layer.flops for layer in restore_layers(UARE_NANO, chosen.size, chosen.size))
+    nano = Bundle.open(shipped_bundle() if chosen.bundle is None else chosen.bundle).nano.preset == "uare-nano"
+    reference = samples.get(BASE)
+    for name in workers:
+        wall = samples[name].wall
+        rows[name] |= {
+            "median_ms": samples[name].median * 1e3,
+            "least_ms": min(wall) * 1e3,
+            "to_uare_rt": None if reference is None else ratio(wall, reference.wall),
+            "of_gemm": flops / GEMM_FLOP / ratio(wall, samples["gemm"].wall) if nano else None,
+            "apart_levels": same.get(name),
+            "times_ms": [round(seconds * 1e3, 3) for seconds in wall],
+        }
+    return {
+        "engines": list(rows.values()),
+        "gemm_gflops": GEMM_FLOP / samples["gemm"].median / 1e9,
+        "gflop": flops / 1e9,
+    }
+
+
+def _same(workers: Mapping[str, _Worker], chosen: argparse.Namespace) -> dict[str, float]:
+    """Largest difference from the first engine, levels of 255; without weights PyTorch's values are others'."""
+    found: dict[str, float] = {}
+    reference = None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, worker in workers.items():
+            if "ncnn" in name or (chosen.weights is None and "orch" in name):
+                continue
+            path = Path(folder, "frame.npy")
+            worker.ask(f"save {path}")
+            frame = np.clip(np.load(path), 0, 1)
+            reference = frame if reference is None else reference
+            found[name] = float(np.abs(frame - reference).max() * 255)
+    return found
+
+
+def _restoring(session: uare_rt.Session, evalset: EvaluationSet, *, slow: bool) -> list[dict[str, Any]]:
+    rows = []
+    for peer in PEERS:
+        if peer.task == "enlarge":
+            scale = int(peer.name[-1])
+            kind, told = f"x{scale}", 0.0
+        else:
+            scale, (kind, told) = 1, TASKS[peer.task]
+        row: dict[str, Any] = {"name": peer.name, "method": peer.method, "kind": kind, "licence": peer.licence}
+        reason = peer.reason() or ("slow, left out" if peer.slow and not slow else None)
+        rows.append(row | {"reason": reason})
+        if reason is None:
+            rows[-1] |= _held(session, evalset, peer, kind, told, scale)
+    return rows
+
+
+def _held(
+    session: uare_rt.Session, evalset: EvaluationSet, peer: Peer, kind: str, told: float, scale: int
+) -> dict[str, Any]:
+    try:
+        run = peer.load()
+    except Exception as error:  # other people's packages fail in many ways
+        return {"reason": f"{type(error).__name__}: {error}"}
+    ours: list[float] = []
+    theirs: list[float] = []
+    quality: list[tuple[float, float, float]] = []
+    for at, (name, damaged, truth) in enumerate(evalset.pictures(kind)):
+        if peer.slow and at == 1:
+            break
+        if at == 0:  # loads what is loaded late
+            session.restore(damaged, scale=scale)
+            if not peer.slow:
+                run(damaged, told)
+        began = time.perf_counter()
+        restored = session.restore(damaged, scale=scale).image
+        middle = time.perf_counter()
+        other = run(damaged, told)
+        theirs.append(time.perf_counter() - middle)
+        ours.append(middle - began)
+        before = psnr(damaged, truth) if scale == 1 else evalset.input_psnr[kind][name]
+        quality.append((before, psnr(restored, truth), psnr(other, truth)))
+    before, uare, other_psnr = (float(np.mean(column)) for column in zip(*quality, strict=True))
+    return {
+        "pictures": len(ours),
+        "median_ms": median(theirs) * 1e3,
+        "uare_rt_ms": median(ours) * 1e3,
+        "times_uare_rt": ratio(theirs, ours),
+        "input_psnr": before,
+        "psnr": other_psnr,
+        "uare_rt_psnr": uare,
+    }
+
+
+def _scoring(session: uare_rt.Session, evalset: EvaluationSet) -> list[dict[str, Any]]:
+    """How often the undamaged picture gets the better score, and what a score takes."""
+    scorers: dict[str, Callable[[Any], float]] = {"uare-rt assess": lambda pixels: -session.assess(pixels).score}
+    rows: list[dict[str, Any]] = []
+    for scorer in SCORERS:
+        reason = scorer.reason()
+        if reason is None:
+            try:
+                scorers[scorer.name] = scorer.load()
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+        if reason is not None:
+            rows.append({"name": scorer.name, "reason": reason})
+    right: dict[str, list[bool]] = {name: [] for name in scorers}
+    times: dict[str, list[float]] = {name: [] for name in scorers}
+    for kind in _DAMAGED:
+        for _, damaged, truth in evalset.pictures(kind):
+            for name, score in scorers.items():
+                began = time.perf_counter()
+                worse = score(damaged)
+                times[name].append(time.perf_counter() - began)
+                right[name].append(worse > score(truth))
+    return rows + [
+        {"name": name, "reason": None, "median_ms": median(times[name]) * 1e3, "pairs": len(right[name]),
+         "right": float(np.mean(right[name]))}
+        for name in scorers
+    ]  # fmt: skip
+
+
+def tables(measured: Mapping[str, Any]) -> list[Table]:
+    """What was measured, for people."""
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    keys: tuple[tuple[str, str], ...]
+    keys = (("median_ms", ".1f"), ("least_ms", ".1f"), ("to_uare_rt", ".3f"), ("of_gemm", ".0%"),
+            ("apart_levels", ".2f"))  # fmt: skip
+    rows = [
+        (row["name"], *(shown(row.get(key), form) for key, form in keys))
+        if row["reason"] is None else (f"{row['name']}: {row['reason']}", *"-----")
+        for row in measured["engines"]
+    ]  # fmt: skip
+    gemm = f"{measured['gflop']:.2f} GFLOP a frame; matrix products {measured['gemm_gflops']:.1f} GFLOP/s"
+    found = [Table(f"Engines ({gemm})", ("engine", "ms", "least", "to uare-rt", "of GEMM", "levels apart"), rows)]
+    if "restoring" in measured:
+        keys = (("input_psnr", ".2f"), ("psnr", ".2f"), ("uare_rt_psnr", ".2f"), ("median_ms", ".1f"),
+                ("uare_rt_ms", ".1f"), ("times_uare_rt", ".2f"))  # fmt: skip
+        headers = (
+            "peer",
+            "pictures of",
+            "input dB",
+            "its dB",
+            "uare-rt dB",
+            "its ms",
+            "uare-rt ms",
+            "its ms to uare-rt",
+        )
+        rows = [
+            (row["name"], row["kind"], *(shown(row.get(key), form) for key, form in keys))
+            if row["reason"] is None else (f"{row['name']}: {row['reason']}", row["kind"], *"------")
+            for row in measured["restoring"]
+        ]  # fmt: skip
+        found.append(Table("Restoring", headers, rows))
+        rows = [
+            (row["name"], f"{row['median_ms']:.1f}", f"{row['right']:.0%}", str(row["pairs"]))
+            if row["reason"] is None else (f"{row['name']}: {row['reason']}", *"---")
+            for row in measured["scoring"]
+        ]  # fmt: skip
+        found.append(Table("Scoring without a reference", ("system", "ms", "undamaged picture better", "pairs"), rows))
+    return found
+
+
+def _limits(measured: Mapping[str, Any]) -> list[Limit]:
+    times = {row["name"]: row.get("times_ms") for row in measured["engines"]}
+
+    def over(name: str, reference: str) -> float | None:
+        a, b = times.get(name), times.get(reference)
+        return None if a is None or b is None else ratio(a, b)
+
+    shares = [row["of_gemm"] for row in measured["engines"] if row.get("of_gemm") and row["name"].startswith("uare-rt")]
+    limits = [
+        Limit("restore x1, of the rate of matrix products", max(shares, default=None), LEAST_OF_GEMM, at_least=True),
+        Limit("uare-rt to tuned ONNX Runtime", over(BASE, "ONNX Runtime, tuned"), MOST_OVERHEAD, at_least=False),
+        Limit("uare-rt to raw OpenVINO", over(OPENVINO, "OpenVINO, raw"), MOST_OVERHEAD, at_least=False),
+    ]
+    for name, title in ((BASE, "ONNX Runtime"), (OPENVINO, "OpenVINO")):
+        gained = over(name, name + CONSTANT)
+        limits.append(Limit(f"constant context, times faster, {title}", gained, LEAST_CONSTANT, at_least=True))
+    limits += [
+        Limit(f"{name} to uare-rt", over(name, BASE), 1.0, at_least=True)
+        for name in ("PyTorch eager", "PyTorch eager, channels last", "torch.compile")
+    ]
+    for row in measured.get("restoring", ()):
+        if row["name"] in FASTER and row["reason"] is None:
+            limits.append(Limit(f"{row['name']} to uare-rt", row["times_uare_rt"], FASTER[row["name"]], at_least=True))
+    return limits
+
+
+def _plot(measured: Mapping[str, Any], target: Path) -> None:
+    rows = [row for row in measured.get("restoring", ()) if row["kind"] == "noise25" and row["reason"] is None]
+    if not rows:
+        raise UareError("--plot needs an evaluation set and a peer that runs")
+    marks = [(row["name"], row["median_ms"], row["psnr"]) for row in rows]
+    # A peer that ran on one picture has a mean of its own.
+    most = max(rows, key=lambda row: row["pictures"])
+    plot_quality([*marks, ("uare-rt", most["uare_rt_ms"], most["uare_rt_psnr"])], target)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
