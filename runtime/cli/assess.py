@@ -26,7 +26,7 @@ __all__ = ["assess", "assess_source"]
 
 def assess(
     ctx: typer.Context,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, videos, directories, quoted globs.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, videos, directories, quoted globs, @LIST.")],
     in_words: Annotated[
         bool, typer.Option("--describe", help="uare-7b: let the model describe each image in its own words.")
     ] = False,

@@ -45,7 +45,8 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
 
     A directory gives its images and videos, sorted by name, without hidden files and subdirectories.
     A glob in quotes is expanded here (`**` goes into subdirectories); an existing path wins over the glob
-    it could be read as. A file found twice is kept once.
+    it could be read as. ``@LIST`` stands for the paths and globs in a text file, one a line. A file found twice is kept
+    once.
 
     Args:
         arguments: paths and globs, at least one.
@@ -54,7 +55,7 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
         The files in the order of the arguments.
 
     Raises:
-        InputError: a path is missing, a directory holds nothing to work on, or a glob matches nothing.
+        InputError: a path is missing, a directory or list holds nothing to work on, or a glob matches nothing.
     """
     sources: dict[Path, Source] = {}
     for argument in arguments:
@@ -72,6 +73,8 @@ def _expand(argument: str) -> list[Source]:
             return [Source(path, named=True)]
     except OSError as exc:  # a name too long, a directory that may not be read
         raise InputError(f"{argument}: {exc.strerror}; check the path") from exc
+    if argument.startswith("@"):
+        return _listed(Path(argument[1:]))
     if glob.has_magic(argument):
         matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
         found = [Source(match, named=False) for match in matches if _is_media(match)]
@@ -79,6 +82,21 @@ def _expand(argument: str) -> list[Source]:
             raise InputError(f"{argument}: no image or video matches this pattern; check its directory and suffix")
         return found
     raise InputError(f"{argument}: no such file or directory; check the path")
+
+
+def _listed(path: Path) -> list[Source]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is no text"
+        raise InputError(f"{path}: the list cannot be read ({reason}); name a text file with paths in lines") from exc
+    names = [line.strip() for line in lines if line.strip()]
+    if any(name.startswith("@") and not Path(name).exists() for name in names):
+        raise InputError(f"{path}: a list cannot name another list; write the paths themselves")
+    found = [source for name in names for source in _expand(name)]
+    if not found:
+        raise InputError(f"{path}: the list is empty; write a path on each line")
+    return [Source(source.path, named=False) for source in found]
 
 
 def _in_directory(directory: Path) -> list[Source]:

@@ -172,7 +172,7 @@ class RayEngine:
             # One that is started for this run needs no page to look at.
             here = {"include_dashboard": False} if address == "local" else {}
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error", **here)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except Exception as error:  # Ray raises what it likes, plain exceptions too
             raise BackendError(f"--ray {address}: no cluster can be reached there ({_line(error)})") from error
         # A worker that dies takes nothing with it: Ray begins its task again on another.
         self._task: Any = ray.remote(restore_part).options(num_cpus=cpus, num_gpus=gpus, max_retries=_TRIES - 1)

@@ -39,6 +39,22 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
     assert names([f"{folder}/[1].png"]) == ["[1].png"]
 
 
+def test_a_list_stands_for_the_paths_in_it(folder: Path, tmp_path: Path) -> None:
+    first, *_ = (source.path for source in find_sources([str(folder)]))
+    listed = tmp_path / "jobs.txt"
+    listed.write_text(f"{first}\n\n  {folder}/*\n", encoding="utf-8")
+    found = find_sources([f"@{listed}"])
+    assert found[0].path == first
+    assert {source.path for source in found} == {source.path for source in find_sources([f"{folder}/*"])} | {first}
+    assert not any(source.named for source in found)
+    for content, message in (("", "is empty"), (f"@{listed}", "another list"), ("missing.png", "no such file")):
+        listed.write_text(content, encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            find_sources([f"@{listed}"])
+    with pytest.raises(InputError, match="cannot be read"):
+        find_sources([f"@{tmp_path / 'nothing.txt'}"])
+
+
 def test_a_file_found_twice_is_kept_once_and_order_is_that_of_the_arguments(folder: Path) -> None:
     assert names([f"{folder}/clip.mp4", str(folder)]) == ["clip.mp4", "a.png", "b.JPG"]
 
