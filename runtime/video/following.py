@@ -9,7 +9,7 @@ still is computed again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -112,8 +112,7 @@ class Follower:
         out += base
         np.clip(out, 0, np.iinfo(base.dtype).max, out=out)
         np.rint(out, out=out)
-        result: Pixels = out.astype(base.dtype)
-        return result
+        return cast("Pixels", out.astype(base.dtype))
 
     def state(self) -> dict[str, Any]:
         """What is remembered, for a checkpoint."""

@@ -71,9 +71,9 @@ def test_files_hold_what_was_found(tmp_path: Path, timeline: Timeline) -> None:
     assert len(content["samples"]) == 12
     assert len(content["scenes"]) == 3
     assert all((folder / moment["thumbnail"]).exists() for moment in content["worst"])
-    rows = list(csv.DictReader((folder / "timeline.csv").open()))
+    rows = list(csv.DictReader((folder / "timeline.csv").read_text().splitlines()))
     assert [float(row["score"]) for row in rows] == pytest.approx([s["score"] for s in content["samples"]], rel=1e-4)
-    scenes = list(csv.DictReader((folder / "scenes.csv").open()))
+    scenes = list(csv.DictReader((folder / "scenes.csv").read_text().splitlines()))
     assert [int(row["frames"]) for row in scenes] == [20, 20, 20]
     assert ElementTree.parse(folder / "timeline.svg").getroot().tag.endswith("svg")
     with Image.open(folder / "timeline.png") as plot:
