@@ -33,6 +33,7 @@ __all__ = [
     "mean_deviation",
     "multi_scale_ssim",
     "signal_to_noise",
+    "structural_similarity",
     "visual_information",
 ]
 
@@ -41,6 +42,7 @@ LEAST_SIDE = 32
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _SSIM_WINDOW = 11
+_SSIM_C1, _SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _VISUAL_NOISE = 2.0  # variance of the visual channel in VIF's model
 _TINY = 1e-8
 
@@ -100,7 +102,6 @@ def multi_scale_ssim(clean: NDArray[np.float32], degraded: NDArray[np.float32]) 
     scales = min(5, 1 + int(np.log2(min(clean.shape) / _SSIM_WINDOW)))
     weights = np.array(_SCALE_WEIGHTS[:scales])
     window = _window(_SSIM_WINDOW, 1.5)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     x, y, result = clean, degraded, 1.0
     for scale, weight in enumerate(weights / weights.sum()):
         if scale:
@@ -108,11 +109,22 @@ def multi_scale_ssim(clean: NDArray[np.float32], degraded: NDArray[np.float32]) 
         mean_x, mean_y = _inside(x, window), _inside(y, window)
         squares = _inside(x * x + y * y, window) - mean_x**2 - mean_y**2
         product = _inside(x * y, window) - mean_x * mean_y
-        structure = (2 * product + c2) / (squares + c2)
+        structure = (2 * product + _SSIM_C2) / (squares + _SSIM_C2)
         if scale == scales - 1:
-            structure = structure * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+            structure = structure * (2 * mean_x * mean_y + _SSIM_C1) / (mean_x**2 + mean_y**2 + _SSIM_C1)
         result *= max(float(structure.mean()), 0.0) ** weight
     return float(result)
+
+
+def structural_similarity(clean: NDArray[np.uint8], degraded: NDArray[np.uint8]) -> float:
+    """SSIM (Wang et al. 2004) of two pictures, uint8 [H, W, 3]: window of 1.5 px, mean of the channels."""
+    window = _window(_SSIM_WINDOW, 1.5)
+    x, y = clean.astype(np.float32), degraded.astype(np.float32)
+    mean_x, mean_y = _inside(x, window), _inside(y, window)
+    squares = _inside(x * x + y * y, window) - mean_x**2 - mean_y**2
+    product = _inside(x * y, window) - mean_x * mean_y
+    structure = (2 * product + _SSIM_C2) / (squares + _SSIM_C2)
+    return float((structure * (2 * mean_x * mean_y + _SSIM_C1) / (mean_x**2 + mean_y**2 + _SSIM_C1)).mean())
 
 
 def visual_information(clean: NDArray[np.float32], degraded: NDArray[np.float32]) -> float:

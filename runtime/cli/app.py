@@ -15,6 +15,7 @@ from uare_rt.cli.build import build
 from uare_rt.cli.compare import compare
 from uare_rt.cli.console import error, notes_shown
 from uare_rt.cli.doctor import doctor
+from uare_rt.cli.eval import evaluate
 from uare_rt.cli.export import export
 from uare_rt.cli.failures import INTERRUPTED, exit_code, explain, show_traceback
 from uare_rt.cli.inspect import inspect
@@ -93,3 +94,4 @@ def _global(
 
 for _command in (assess, compare, restore, live, inspect, plan, doctor, bench, build, export, train):
     app.command()(_command)
+app.command(name="eval")(evaluate)
