@@ -9,6 +9,7 @@ pictures, each right after uare-rt; `--slow` adds those that take a minute a pic
 from __future__ import annotations
 
 import argparse
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import engines
 import numpy as np
 from evaluate import EvaluationSet
 from make_evalset import psnr
-from results import Limit, Result, Table, add_options, bundle_facts, finish, run_command
+from results import Limit, Result, Table, add_options, bundle_facts, finish, run_command, sha256_of
 
 import uare_rt
 from uare_rt.bench.limits import GEMM_FLOP, Probe
@@ -102,6 +103,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits=_limits(measured),
     )
     return finish(result, tables(measured), chosen)
+
+
+def _data(chosen: argparse.Namespace) -> dict[str, Any]:
+    frame = hashlib.sha256(engines.frame_of(chosen.size).tobytes()).hexdigest()
+    if chosen.evalset is None:
+        return {"frame_sha256": frame}
+    return {
+        "frame_sha256": frame,
+        "manifest_sha256": sha256_of([chosen.evalset / "manifest.json"]),
+        "pictures": chosen.limit,
+    }
 
 
 class _Worker:

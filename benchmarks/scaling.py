@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plot_latency(rows["pixels"], chosen.plot)
     result = Result(
         benchmark="scaling",
-        data={"clips_sha256": sha256_of(chosen.clip) if chosen.clip else "none", "clips": len(chosen.clip)},
+        data={"clips": len(chosen.clip), "clips_sha256": sha256_of(chosen.clip)},
         bundle=facts,
         settings={"backend": backend, "rounds": chosen.rounds},
         measured=measured,

@@ -1,0 +1,133 @@
+"""The benchmarks of speed run on the tiny bundle, say what they measured and on what, and can fail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def tiny(data_dir: Path) -> Path:
+    return data_dir / "tiny.uare"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six frames of a moving pattern whose sides are no multiples of 16."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12, width=72, height=50, pix_fmt="yuv420p")
+        for index in range(6):
+            part = np.ascontiguousarray(noise[index : index + 50, index : index + 72])
+            frame = av.VideoFrame.from_ndarray(part, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 12)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def checked(path: Path, name: str) -> dict[str, Any]:
+    result = json.loads(path.read_bytes())
+    assert result["benchmark"] == name
+    assert result["machine"]["cores"] >= 1
+    assert any(key.endswith("sha256") and len(value) == 64 for key, value in result["data"].items())
+    return result
+
+
+def test_engines_give_the_same_pixels_and_are_timed_in_turn(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "peers.json"
+    names = ("uare-rt", "uare-rt, constant context", "ONNX Runtime, tuned")
+    chosen = [word for name in names for word in ("--engines", name)]
+    done = run("peers", "--bundle", tiny, "--size", 64, "--rounds", 3, "--threads", 1, *chosen, "-o", out)
+    measured = checked(out, "peers")["measured"]
+    rows = {row["name"]: row for row in measured["engines"]}
+    assert set(rows) == set(names)
+    for row in rows.values():
+        assert row["reason"] is None
+        assert len(row["times_ms"]) == 3
+        assert row["apart_levels"] <= 1.01  # ours are rounded to 8 bits
+        assert row["of_gemm"] is None  # the tiny model's operations are not those of nano
+    assert measured["gemm_gflops"] > 0.1
+    for name in names:
+        assert name in done.stdout
+
+
+def test_an_engine_that_cannot_run_says_why(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "peers.json"
+    options = (
+        "--bundle",
+        tiny,
+        "--size",
+        16,
+        "--rounds",
+        1,
+        "--threads",
+        1,
+        "--weights",
+        tmp_path / "none.safetensors",
+    )
+    run("peers", *options, "--engines", "PyTorch eager", "-o", out)
+    (row,) = checked(out, "peers")["measured"]["engines"]
+    assert "none.safetensors" in row["reason"]
+
+
+def test_growth_is_measured_and_video_is_held_against_a_plain_loop(tiny: Path, clip: Path, tmp_path: Path) -> None:
+    out, plot = tmp_path / "scaling.json", tmp_path / "scaling.svg"
+    options = ("--bundle", tiny, "--backend", "onnxruntime", "--rounds", 1, "--largest", 256)
+    run("scaling", *options, "--clip", clip, "--static", clip.name, "--plot", plot, "-o", out)
+    result = checked(out, "scaling")
+    measured = result["measured"]
+    assert [(row["width"], row["height"]) for row in measured["pixels"]] == [(128, 128), (256, 256)]
+    assert [row["batch"] for row in measured["batch"]] == [1, 2, 4]
+    assert [row["sessions"] for row in measured["sessions"]] == [1, 2, 4]
+    assert all(row["frames_per_s"] > 0 for row in measured["sessions"])
+    assert 0.05 < measured["frame_4k"]["peak_gb"] < 2
+    (video,) = measured["video"]
+    assert video["still"]
+    assert set(video["seconds"]) == {"plain", "uare-rt", "no reuse"}
+    bounds = {limit["name"]: limit["bound"] for limit in result["limits"]}
+    assert bounds[f"{clip.name}, times the plain loop"] == 2.0
+    assert "<svg" in plot.read_text()
+
+
+def test_the_plain_loop_writes_every_frame(tiny: Path, clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "plain.mp4"
+    run("plain_loop", clip, target, "--bundle", tiny)
+    with av.open(str(target)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 6
+    assert (frames[0].width, frames[0].height) == (72, 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "message"),
+    [
+        ("peers", ["nowhere"], 1, "not an evaluation set"),
+        ("peers", ["--size", "20"], 2, "give a multiple of 16"),
+        ("peers", ["--engines", "abacus"], 2, "choose among"),
+        ("peers", ["--plot", "plot.txt"], 2, "can draw"),
+        ("scaling", ["--clip", "nowhere.mp4"], 1, "no such clip"),
+    ],
+)
+def test_bad_wishes_are_refused(name: str, arguments: list[str], code: int, message: str) -> None:
+    done = run(name, *arguments, code=code)
+    assert message in done.stderr
