@@ -37,6 +37,7 @@ class Follower:
     def __init__(self, scale: int) -> None:
         self._scale = scale
         self._input: Pixels | None = None
+        self._own = False  # whether nobody else holds that array, so that it may be written to
         self._drift: NDArray[np.float32] | None = None
         self._moved = 0.0
         self._answered = 0.0
@@ -53,7 +54,7 @@ class Follower:
 
     def begin(self, frame: Pixels) -> None:
         """The whole of ``frame`` (uint8 or uint16 [H, W, 3]) was computed and nothing before it counts."""
-        self._input, self._drift = frame, None
+        self._input, self._drift, self._own = frame, None, False
 
     def measure(
         self,
@@ -88,7 +89,8 @@ class Follower:
         assert self._input is not None  # `begin` comes before any part
         before = self._input[part] + (self._drift[part] if self._drift is not None else np.float32(0))
         mixed = before + weights[..., None] * (frame[part] - before)
-        self._input = self._input.copy()
+        if not self._own:
+            self._input, self._own = self._input.copy(), True
         self._input[part] = np.rint(mixed).astype(frame.dtype)
 
     def advance(self, frame: Pixels, settled: list[tuple[slice, slice]]) -> None:
@@ -116,11 +118,12 @@ class Follower:
 
     def state(self) -> dict[str, Any]:
         """What is remembered, for a checkpoint."""
+        self._own = False
         return {"input": self._input, "drift": self._drift, "moved": self._moved, "answered": self._answered}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._input, self._drift = state["input"], state["drift"]
+        self._input, self._drift, self._own = state["input"], state["drift"], False
         self._moved, self._answered = state["moved"], state["answered"]
 
     def _change(self, part: tuple[slice, slice], frame: Pixels) -> NDArray[np.float32]:

@@ -270,3 +270,53 @@ def test_stages_overlap_and_tell_where_the_time_went() -> None:
     assert [t.items for t in times] == [30] * 4
     assert all(t.busy >= 0.25 for t in times[1:])
     assert times[0].blocked > 0.1
+
+
+def drifting(index: int) -> np.ndarray:
+    """A still scene that a codec mends little by little, with a square that moves."""
+    frame = scene(index).astype(np.float64)
+    fine = np.random.default_rng(9).normal(0, 1, frame.shape)
+    frame += np.clip(fine * min(index / 10, 1.0) * 2, -4, 4)
+    frame[80:96] = scene(index)[80:96]
+    return np.clip(frame, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_small_change_of_the_input_arrives_where_nothing_is_computed_again(tmp_path: Path, scale: int) -> None:
+    frames = [drifting(i) for i in range(40)]
+    source = lossless(tmp_path / "in.mkv", frames)
+    session = Area()
+    options = VideoOptions(codec="ffv1", pix_fmt="bgr0")
+    report = restore_video(session, source, tmp_path / "out.mkv", scale=scale, options=options)
+    assert report.tiles_computed < report.tiles / 2
+    after = [f[::scale, ::scale].astype(int) for _, f in read_frames(tmp_path / "out.mkv")]
+    still = np.s_[120:, :]
+    # A copy of the first frame would be 2 levels away from what the model makes of the last one.
+    behind = np.abs(frames[-1][still].astype(int) - frames[0][still]).mean()
+    assert np.abs(after[-1][still] - frames[-1][still]).mean() < 0.5 * behind
+
+
+class Denoising(FakeSession):
+    """Takes all that is finer than 4 px away."""
+
+    def restore(self, image: np.ndarray, **arguments: object) -> Restored:
+        height, width = image.shape[:2]
+        small = Image.fromarray(image).resize((max(width // 4, 1), max(height // 4, 1)), Image.Resampling.BOX)
+        smooth = np.asarray(small.resize((width, height), Image.Resampling.NEAREST))
+        super().restore(image, **arguments)
+        return Restored(smooth, None, 1, 0.0)
+
+
+def test_noise_that_the_model_takes_away_does_not_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(21)
+    frames = []
+    for index in range(40):
+        frame = np.full((192, 256, 3), 120.0)
+        frame[80:96, 16 + 4 * index : 32 + 4 * index] = 230
+        frames.append(np.clip(frame + rng.normal(0, 4, frame.shape), 0, 255).astype(np.uint8))
+    source = lossless(tmp_path / "in.mkv", frames)
+    restore_video(Denoising(), source, tmp_path / "out.mkv", options=VideoOptions(codec="ffv1", pix_fmt="bgr0"))
+    after = np.stack([f for _, f in read_frames(tmp_path / "out.mkv")]).astype(float)
+    still = after[10:, 130:]
+    assert still.std(axis=0).mean() < 0.15 * 4
+    assert np.abs(still - 120).mean() < 0.3 * 4
