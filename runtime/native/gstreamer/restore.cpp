@@ -2,56 +2,19 @@
 #include <string>
 
 #include "elements.hpp"
+#include "nvmm.hpp"
+#include "restore.hpp"
 #include "scaling.hpp"
 #include "video.hpp"
 
 using namespace uare::gst;
 
-struct UareRestore {
-  GstVideoFilter parent;
-  // Properties, under the object lock.
-  gchar *bundle;
-  gchar *backend;
-  gdouble strength;
-  guint scale;
-  guint assess_interval;
-  gdouble skip_above;
-  guint max_latency;  // ms
-  guint threads;
-  gboolean changed;  // strength, assess-interval or skip-above since the last frame
-
-  uare_session *session;
-  GstClockTime frame_duration;  // of the negotiated rate
-  GstClockTime earliest;        // running time that downstream still waits for, from its QoS events
-  guint64 passed;               // frames enlarged or copied only, because they were late
-  uare_info info;               // after the last frame, under the object lock
-};
-
-struct UareRestoreClass {
-  GstVideoFilterClass parent;
-};
-
 G_DEFINE_TYPE(UareRestore, uare_restore, GST_TYPE_VIDEO_FILTER)
 
 namespace {
 
-enum {
-  PROP_0,
-  PROP_BUNDLE,
-  PROP_BACKEND,
-  PROP_STRENGTH,
-  PROP_SCALE,
-  PROP_ASSESS_INTERVAL,
-  PROP_SKIP_ABOVE,
-  PROP_MAX_LATENCY,
-  PROP_THREADS,
-  PROP_STATS
-};
-
-constexpr gdouble kNever = 6.0;  // above every score
-
 GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
-    "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS)));
+    "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS) UARE_NVMM_CAPS));
 GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
     "src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS)));
 
@@ -60,96 +23,6 @@ UareRestore *self_of(gpointer object) { return static_cast<UareRestore *>(object
 std::string number(gdouble value) {
   gchar text[G_ASCII_DTOSTR_BUF_SIZE];
   return g_ascii_formatd(text, sizeof text, "%.6f", value);
-}
-
-GstStructure *statistics(UareRestore *self) {
-  // Kept by the element: while a frame is under way the session would answer that it is busy.
-  const uare_info &info = self->info;
-  return gst_structure_new("uare-statistics", "frames", G_TYPE_UINT64, info.frames, "restored", G_TYPE_UINT64,
-                           info.restored, "passed-through", G_TYPE_UINT64, self->passed, "assessed", G_TYPE_UINT64,
-                           info.assessed, "scenes", G_TYPE_UINT64, info.scenes, "latency", G_TYPE_UINT64,
-                           info.latency_ns, "latency-max", G_TYPE_UINT64, info.latency_max_ns, nullptr);
-}
-
-void set_property(GObject *object, guint id, const GValue *value, GParamSpec *spec) {
-  UareRestore *self = self_of(object);
-  bool renegotiate = false, relate = false;
-  GST_OBJECT_LOCK(self);
-  switch (id) {
-    case PROP_BUNDLE:
-      g_free(self->bundle);
-      self->bundle = g_value_dup_string(value);
-      break;
-    case PROP_BACKEND:
-      g_free(self->backend);
-      self->backend = g_value_dup_string(value);
-      break;
-    case PROP_STRENGTH:
-      self->strength = g_value_get_double(value);
-      self->changed = TRUE;
-      break;
-    case PROP_SCALE:
-      self->scale = g_value_get_uint(value);
-      renegotiate = true;
-      break;
-    case PROP_ASSESS_INTERVAL:
-      self->assess_interval = g_value_get_uint(value);
-      self->changed = TRUE;
-      break;
-    case PROP_SKIP_ABOVE:
-      self->skip_above = g_value_get_double(value);
-      self->changed = TRUE;
-      break;
-    case PROP_MAX_LATENCY:
-      self->max_latency = g_value_get_uint(value);
-      relate = true;
-      break;
-    case PROP_THREADS:
-      self->threads = g_value_get_uint(value);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
-  }
-  GST_OBJECT_UNLOCK(self);
-  if (renegotiate) gst_base_transform_reconfigure_sink(GST_BASE_TRANSFORM(self));
-  if (relate) gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
-}
-
-void get_property(GObject *object, guint id, GValue *value, GParamSpec *spec) {
-  UareRestore *self = self_of(object);
-  GST_OBJECT_LOCK(self);
-  switch (id) {
-    case PROP_BUNDLE:
-      g_value_set_string(value, self->bundle);
-      break;
-    case PROP_BACKEND:
-      g_value_set_string(value, self->backend);
-      break;
-    case PROP_STRENGTH:
-      g_value_set_double(value, self->strength);
-      break;
-    case PROP_SCALE:
-      g_value_set_uint(value, self->scale);
-      break;
-    case PROP_ASSESS_INTERVAL:
-      g_value_set_uint(value, self->assess_interval);
-      break;
-    case PROP_SKIP_ABOVE:
-      g_value_set_double(value, self->skip_above);
-      break;
-    case PROP_MAX_LATENCY:
-      g_value_set_uint(value, self->max_latency);
-      break;
-    case PROP_THREADS:
-      g_value_set_uint(value, self->threads);
-      break;
-    case PROP_STATS:
-      g_value_take_boxed(value, statistics(self));
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
-  }
-  GST_OBJECT_UNLOCK(self);
 }
 
 gboolean start(GstBaseTransform *transform) {
@@ -183,14 +56,16 @@ gboolean stop(GstBaseTransform *transform) {
 
 GstCaps *transform_caps(GstBaseTransform *transform, GstPadDirection direction, GstCaps *caps, GstCaps *filter) {
   GstCaps *scaled = scaled_caps(caps, direction, static_cast<int>(self_of(transform)->scale));
+  scaled = across_memory(scaled, direction);
   if (filter == nullptr) return scaled;
   GstCaps *filtered = gst_caps_intersect_full(filter, scaled, GST_CAPS_INTERSECT_FIRST);
   gst_caps_unref(scaled);
   return filtered;
 }
 
-gboolean set_info(GstVideoFilter *filter, GstCaps *, GstVideoInfo *in, GstCaps *, GstVideoInfo *out) {
+gboolean set_info(GstVideoFilter *filter, GstCaps *caps, GstVideoInfo *in, GstCaps *, GstVideoInfo *out) {
   UareRestore *self = self_of(filter);
+  self->nvmm = is_nvmm(caps);
   std::string reason;
   if (!supported(*in, &reason)) {
     GST_ELEMENT_ERROR(self, STREAM, FORMAT, ("%s", reason.c_str()), (nullptr));
@@ -330,22 +205,20 @@ uare_status work(UareRestore *self, const uare_frame &input, const uare_frame &o
   return status;
 }
 
-GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *in, GstVideoFrame *out) {
-  UareRestore *self = self_of(filter);
-  const GstClockTime pts = GST_BUFFER_PTS(in->buffer);
+GstFlowReturn restore(UareRestore *self, GstBuffer *in, const uare_frame &input, GstVideoFrame *out) {
+  const GstClockTime pts = GST_BUFFER_PTS(in);
   const GstClockTime running_time =
-      gst_segment_to_running_time(&GST_BASE_TRANSFORM(filter)->segment, GST_FORMAT_TIME, pts);
+      gst_segment_to_running_time(&GST_BASE_TRANSFORM(self)->segment, GST_FORMAT_TIME, pts);
   uare_info info = {};
   info.struct_size = sizeof info;
   uare_assessment verdict = {};
   verdict.struct_size = sizeof verdict;
-  const uare_frame input = view_of(in);
   uare_frame output = view_of(out);
   output.matrix = input.matrix;
   output.range = input.range;
   output.siting = input.siting;
   uare_status status = apply_changes(self);
-  if (status == UARE_OK) status = work(self, input, output, too_late(self, running_time, in->buffer));
+  if (status == UARE_OK) status = work(self, input, output, too_late(self, running_time, in));
   if (status == UARE_OK) status = uare_query(self->session, &info);
   if (status == UARE_OK) status = uare_last_assessment(self->session, &verdict);
   if (status != UARE_OK) {
@@ -361,44 +234,43 @@ GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *in, GstVide
   return GST_FLOW_OK;
 }
 
+GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *in, GstVideoFrame *out) {
+  return restore(self_of(filter), in->buffer, view_of(in), out);
+}
+
+// The base class would take the surface's description for its pixels.
+GstFlowReturn transform(GstBaseTransform *transform, GstBuffer *in, GstBuffer *out) {
+  UareRestore *self = self_of(transform);
+  if (!self->nvmm) return GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->transform(transform, in, out);
+  auto *filter = GST_VIDEO_FILTER(transform);
+  const NvmmFrame frame(in);
+  uare_frame input = view_of(filter->in_info);
+  std::string failure;
+  GstVideoFrame target;
+  if (!frame.describe(input, &failure)) {
+    GST_ELEMENT_ERROR(self, RESOURCE, READ, ("%s", failure.c_str()), (nullptr));
+    return GST_FLOW_ERROR;
+  }
+  if (!gst_video_frame_map(&target, &filter->out_info, out, GST_MAP_WRITE)) {
+    GST_ELEMENT_ERROR(self, RESOURCE, WRITE, ("the output buffer cannot be mapped"), (nullptr));
+    return GST_FLOW_ERROR;
+  }
+  const GstFlowReturn result = restore(self, in, input, &target);
+  gst_video_frame_unmap(&target);
+  return result;
+}
+
+// Memory of ours is of no use to a source of NVMM.
+gboolean propose_allocation(GstBaseTransform *transform, GstQuery *decide, GstQuery *query) {
+  if (self_of(transform)->nvmm) return FALSE;
+  return GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->propose_allocation(transform, decide, query);
+}
+
 void finalize(GObject *object) {
   UareRestore *self = self_of(object);
   g_free(self->bundle);
   g_free(self->backend);
   G_OBJECT_CLASS(uare_restore_parent_class)->finalize(object);
-}
-
-void install_properties(GObjectClass *object) {
-  constexpr auto kBoth = static_cast<GParamFlags>(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS);
-  constexpr auto kReady = static_cast<GParamFlags>(kBoth | GST_PARAM_MUTABLE_READY);
-  constexpr auto kLive = static_cast<GParamFlags>(kBoth | GST_PARAM_MUTABLE_PLAYING);
-  constexpr auto kRead = static_cast<GParamFlags>(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS);
-  const auto add = [object](guint id, GParamSpec *spec) { g_object_class_install_property(object, id, spec); };
-  add(PROP_BUNDLE, g_param_spec_string("bundle", "Bundle", "Path of a NAME.uare directory", nullptr, kReady));
-  add(PROP_BACKEND, g_param_spec_string("backend", "Backend", "auto, openvino, tensorrt, or null (repeats pixels)",
-                                        "auto", kReady));
-  add(PROP_STRENGTH, g_param_spec_double("strength", "Strength", "0 keeps the frame, 1 restores it fully", 0, 1, 1,
-                                         kLive));
-  add(PROP_SCALE, g_param_spec_uint("scale", "Scale", "Output size over input size: 1, 2 or 4", 1, 4, 1, kReady));
-  add(PROP_ASSESS_INTERVAL,
-      g_param_spec_uint("assess-interval", "Assess interval",
-                        "Frames between two assessments inside a scene; 0 assesses at cuts only", 0, G_MAXUINT, 30,
-                        kLive));
-  add(PROP_SKIP_ABOVE, g_param_spec_double("skip-above", "Skip above",
-                                           "Frames of scenes above this score (1..5) are not restored; 6 is never",
-                                           1, kNever, kNever, kLive));
-  add(PROP_MAX_LATENCY,
-      g_param_spec_uint("max-latency", "Maximal latency",
-                        "ms by which a frame of a live source may lag behind the clock before it passes through "
-                        "without work; it is what a latency query is told. 0: no bound, and one frame is told",
-                        0, 60000, 0, kLive));
-  add(PROP_THREADS, g_param_spec_uint("threads", "Threads",
-                                      "Processor threads for one frame; 0 takes the cores of this process", 0, 1024, 0,
-                                      kReady));
-  add(PROP_STATS,
-      g_param_spec_boxed("stats", "Statistics",
-                         "frames, restored, passed-through (late), assessed, scenes, latency and latency-max (ns)",
-                         GST_TYPE_STRUCTURE, kRead));
 }
 
 }  // namespace
@@ -419,8 +291,6 @@ static void uare_restore_class_init(UareRestoreClass *klass) {
   auto *element = GST_ELEMENT_CLASS(klass);
   auto *transform = GST_BASE_TRANSFORM_CLASS(klass);
   auto *filter = GST_VIDEO_FILTER_CLASS(klass);
-  object->set_property = set_property;
-  object->get_property = get_property;
   object->finalize = finalize;
   transform->start = start;
   transform->stop = stop;
@@ -429,9 +299,11 @@ static void uare_restore_class_init(UareRestoreClass *klass) {
   transform->src_event = src_event;
   transform->query = query;
   transform->transform_meta = transform_meta;
+  transform->transform = ::transform;
+  transform->propose_allocation = propose_allocation;
   filter->set_info = set_info;
   filter->transform_frame = transform_frame;
-  install_properties(object);
+  install_restore_properties(object);
   gst_element_class_add_static_pad_template(element, &sink_template);
   gst_element_class_add_static_pad_template(element, &src_template);
   gst_element_class_set_static_metadata(

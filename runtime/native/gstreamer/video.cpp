@@ -85,21 +85,25 @@ bool supported(const GstVideoInfo &info, std::string *reason) {
   return false;
 }
 
-uare_frame view_of(const GstVideoFrame *frame) {
-  const GstVideoInfo &info = frame->info;
+uare_frame view_of(const GstVideoInfo &info) {
   uare_frame view = {};
   view.struct_size = sizeof view;
   view.format = format_of(GST_VIDEO_INFO_FORMAT(&info));
   view.width = static_cast<uint32_t>(GST_VIDEO_INFO_WIDTH(&info));
   view.height = static_cast<uint32_t>(GST_VIDEO_INFO_HEIGHT(&info));
-  for (guint i = 0; i < GST_VIDEO_FRAME_N_PLANES(frame); ++i) {
-    view.plane[i] = GST_VIDEO_FRAME_PLANE_DATA(frame, i);
-    view.stride[i] = static_cast<size_t>(GST_VIDEO_FRAME_PLANE_STRIDE(frame, i));
-  }
   if (GST_VIDEO_INFO_IS_YUV(&info)) {
     view.matrix = matrix_of(info.colorimetry.matrix);
     view.range = info.colorimetry.range == GST_VIDEO_COLOR_RANGE_0_255 ? UARE_RANGE_FULL : UARE_RANGE_LIMITED;
     view.siting = siting_of(info.chroma_site);
+  }
+  return view;
+}
+
+uare_frame view_of(const GstVideoFrame *frame) {
+  uare_frame view = view_of(frame->info);
+  for (guint i = 0; i < GST_VIDEO_FRAME_N_PLANES(frame); ++i) {
+    view.plane[i] = GST_VIDEO_FRAME_PLANE_DATA(frame, i);
+    view.stride[i] = static_cast<size_t>(GST_VIDEO_FRAME_PLANE_STRIDE(frame, i));
   }
   return view;
 }

@@ -28,6 +28,9 @@ void register_meta();
 // Whether the library can convert what `info` says; the reason if not.
 [[nodiscard]] bool supported(const GstVideoInfo &info, std::string *reason);
 
+// Format, size and colours of a frame, without its planes.
+[[nodiscard]] uare_frame view_of(const GstVideoInfo &info);
+
 // A view of a mapped frame.
 [[nodiscard]] uare_frame view_of(const GstVideoFrame *frame);
 
