@@ -92,8 +92,8 @@ class FrameRestorer:
         counts.frames += 1
         counts.tiles += tiles[0]
         assessed = plan.guide.assessment
-        if plan.leave:
-            counts.skipped += 1
+        if plan.leave or self._strength == 0:
+            counts.skipped += plan.leave
             self._computed = None
             shown = self.original(plan)
             if assessed is not None:

@@ -320,3 +320,14 @@ def test_noise_that_the_model_takes_away_does_not_come_back(tmp_path: Path) -> N
     still = after[10:, 130:]
     assert still.std(axis=0).mean() < 0.15 * 4
     assert np.abs(still - 120).mean() < 0.3 * 4
+
+
+def test_no_strength_leaves_every_frame_as_it_is(tmp_path: Path) -> None:
+    frames = [scene(i, noise=4) for i in range(6)]
+    source = lossless(tmp_path / "in.mkv", frames)
+    options = VideoOptions(codec="ffv1", pix_fmt="bgr0")
+    report = restore_video(Darkening(), source, tmp_path / "out.mkv", strength=0.0, options=options)
+    assert (report.skipped, report.tiles_computed) == (0, 0)
+    assert report.score_after == report.score_before
+    after = [f for _, f in read_frames(tmp_path / "out.mkv")]
+    assert all(np.array_equal(a, b) for a, b in zip(after, frames, strict=True))
