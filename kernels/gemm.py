@@ -123,9 +123,8 @@ def run(
     size = min(GROUP, width + width % 2)
     groups = cdiv(width, size) if bits == 4 else 1
     check.tensor("weight", weight, (channels, width if bits == 8 else groups * size // 2), (weight.dtype,))
-    check.tensor(
-        "scale", scale.reshape(scale.shape[0], -1), (channels, groups), (*HALVES, torch.float32), contiguous=True
-    )
+    columns = scale.flatten(1) if scale.ndim > 1 else scale.reshape(-1, 1)
+    check.tensor("scale", columns, (channels, groups), (*HALVES, torch.float32), contiguous=True)
     if bias is not None:
         check.tensor("bias", bias, (channels,), (x.dtype,), contiguous=True)
     if tile is None:

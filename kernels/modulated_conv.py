@@ -72,7 +72,7 @@ def modulated_conv_kernel(
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     chunks = tl.cdiv(inside_channels, BLOCK_K)
     # One loop over taps and channels: a loop over few channels has no next load to overlap with a product.
-    for step in range(0, 9 * chunks):
+    for step in range(9 * chunks):
         tap = step // chunks
         y, left = row + tap // 3 - 1, across + tap % 3 - 1
         held = (y >= 0) & (y < height) & (left >= 0) & (left < width)
