@@ -15,7 +15,7 @@ from uare_rt import __version__
 from uare_rt.bundle import Bundle, write_bundle
 from uare_rt.calibration.compare import GraphProof, compare, missed
 from uare_rt.calibration.compiling import compile_graph, said
-from uare_rt.calibration.data import Picture, Sample, digest, make_samples, patterns, read_pictures
+from uare_rt.calibration.data import CONDITIONS, Picture, Sample, digest, make_samples, patterns, read_pictures
 from uare_rt.calibration.evaluation import frame_of
 from uare_rt.calibration.graph import Graph
 from uare_rt.calibration.precision import (
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["BudgetMissedError", "build_bundle"]
 
 REPORT_FILE = "report.html"
-_SAMPLES, _SEARCH, _HELD_OUT = 24, 12, 12
-_SIDE = 128
+_SAMPLES, _SEARCH, _HELD_OUT = 2 * len(CONDITIONS), len(CONDITIONS), len(CONDITIONS)
+_SIDE, _SEARCH_SIDE = 128, 96  # px; the search runs the graphs some two hundred times
 _HELD_OUT_SHARE = 4  # every fourth picture is for the proof, where no others were given
 _UNPROVEN_INT8 = (
     "INT8 engines of TensorRT-RTX were built without a GPU: they parse and compile; computing in INT8 is not shown"
@@ -193,15 +193,13 @@ def _pictures(request: BuildRequest) -> tuple[list[Picture], list[Picture], tupl
 
 
 def _samples(pictures: Sequence[Picture], held_out: Sequence[Picture], scales: Sequence[int], seed: int) -> SampleSets:
-    def make(which: Sequence[Picture], offset: int, count: int) -> dict[int, list[Sample]]:
-        return {
-            scale: make_samples(which, count=count, side=_SIDE, scale=scale, seed=seed + offset) for scale in scales
-        }
+    def make(which: Sequence[Picture], offset: int, count: int, side: int) -> dict[int, list[Sample]]:
+        return {scale: make_samples(which, count=count, side=side, scale=scale, seed=seed + offset) for scale in scales}
 
     return SampleSets(
         make_samples(pictures, count=_SAMPLES, side=_SIDE, seed=seed),
-        make(pictures, 1, _SEARCH),
-        make(held_out, 2, _HELD_OUT),
+        make(pictures, 1, _SEARCH, _SEARCH_SIDE),
+        make(held_out, 2, _HELD_OUT, _SIDE),
     )
 
 

@@ -32,6 +32,7 @@ _OVER_EXPOSED = 1.8  # gain of linear light
 CONDITIONS: Mapping[str, tuple[Step, ...]] = {
     "clean": (),
     "noise": (Step("noise", 0.5),),
+    "slight noise": (Step("noise", 0.2),),
     "dark": (Step("low_light", 0.9), Step("noise", 0.3)),
     "compression": (Step("compression", 0.6),),
     "haze": (Step("haze", 0.8),),
