@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uare_rt.errors import UsageError
+from uare_rt.questions import Answer, answer
 from uare_rt.slots import DEGRADATIONS, LEVELS, SLOTS, describe, expected_score, expected_severity, softmax
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ class Judgement:
     severities: dict[str, float]
     probabilities: dict[str, tuple[float, ...]]
     description: str
+
+    def answer(self, question: str) -> Answer:
+        """Answer a question in free words from the slots, see `uare_rt.questions`.
+
+        Raises:
+            UsageError: the question is empty.
+        """
+        return answer(question, self.probabilities)
 
     def to_dict(self) -> dict[str, object]:
         """Ready for JSON."""

@@ -18,7 +18,7 @@ from uare_rt.machine import available_memory
 from uare_rt.manifest import Manifest, UnifiedManifest
 from uare_rt.quality import Assessment, QualityContext
 from uare_rt.tiles import restore_tile
-from uare_rt.tiling import checked_tile, choose_sides, plan_tiles
+from uare_rt.tiling import checked_tile, choose_sides, padded, plan_tiles
 from uare_rt.views import extract_views
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uare_rt.backends.base import Backend
+    from uare_rt.questions import Answer
     from uare_rt.vlm.session import UnifiedSession
 
 __all__ = ["Restored", "Session", "load"]
@@ -36,6 +37,7 @@ __all__ = ["Restored", "Session", "load"]
 # 1.5 GB with all that reading and writing needs. Larger images still get tiles of a useful size.
 _WORKING_SET = 1100 << 20
 _LEAST_TILE = 256 << 20
+_SMALL = 128 << 20  # not worth asking the system for the memory at hand
 _MOST_TILE = 680 << 20  # so that a 4K frame takes less than 0.7 GB in all
 _FALLBACK_MEMORY = 2 << 30  # assumed free where the system does not say
 _BYTES_PER_OUTPUT_PIXEL = 48  # beyond scale 1: base, residual, sum and the copy that is rounded, float32 RGB each
@@ -103,6 +105,20 @@ class Session:
         answer = self._graphs.run("assess", {"views": extract_views(to_uint8(image))})
         context = QualityContext(answer["ctx_k"], answer["ctx_v"], answer["ctx_vec"])
         return Assessment.from_logits(answer["slot_logits"], context)
+
+    def ask(self, image: NDArray[Any], question: str) -> Answer:
+        """Answer a question in free words about an image, for example "is it noisy?" or "how sharp?".
+
+        Args:
+            image: as ``assess`` takes it.
+            question: in English; one about something else than the slots gets an answer that says so.
+
+        Raises:
+            InputError: the array is of another kind.
+            BackendError: inference failed.
+            UsageError: the question is empty, or the session is closed.
+        """
+        return self.assess(image).answer(question)
 
     def restore(
         self,
@@ -185,12 +201,15 @@ class Session:
 
     def _tile_sides(self, image: NDArray[Any], scale: int) -> tuple[int, int]:
         tiling = self.manifest.tiling
+        height, width = image.shape[:2]
+        per_pixel = tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)
+        whole = padded(height, tiling.multiple), padded(width, tiling.multiple)
+        if whole[0] * whole[1] * per_pixel <= _SMALL:
+            return whole
         free = available_memory()
         result = image.nbytes * scale * scale
         wanted = min(_MOST_TILE * scale, max(_LEAST_TILE, _WORKING_SET - image.nbytes - result))
         possible = ((_FALLBACK_MEMORY if free is None else free) - result) // 2
-        per_pixel = tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)
-        height, width = image.shape[:2]
         return choose_sides(height, width, max(0, min(wanted, possible)) / per_pixel, tiling)
 
 

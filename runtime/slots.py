@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DEGRADATIONS", "LEVELS", "SLOTS", "describe", "expected_score", "expected_severity", "softmax"]
+__all__ = ["DEGRADATIONS", "LEVELS", "SLOTS", "describe", "expected_score", "expected_severity", "softmax", "spoken"]
 
 DEGRADATIONS = ("noise", "blur", "compression", "low_resolution", "low_light", "haze")
 SLOTS = ("quality", *DEGRADATIONS)
@@ -26,6 +26,11 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     slot: _QUALITY_LEVELS if slot == "quality" else _SEVERITY_LEVELS for slot in SLOTS
 }
 _PHRASES = {"low_resolution": "low resolution", "low_light": "low light"}
+
+
+def spoken(slot: str) -> str:
+    """A slot's name as people say it."""
+    return _PHRASES.get(slot, slot)
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -59,5 +64,5 @@ def describe(probabilities: Mapping[str, NDArray[np.floating]]) -> str:
     found = sorted((d for d in DEGRADATIONS if levels[d] > 0), key=lambda d: -levels[d])
     if not found:
         return f"{head}: clean."
-    faults = ", ".join(f"{_SEVERITY_LEVELS[levels[d]]} {_PHRASES.get(d, d)}" for d in found)
+    faults = ", ".join(f"{_SEVERITY_LEVELS[levels[d]]} {spoken(d)}" for d in found)
     return f"{head}: {faults}; otherwise clean." if len(found) < len(DEGRADATIONS) else f"{head}: {faults}."

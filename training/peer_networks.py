@@ -138,6 +138,9 @@ def brisque() -> Callable[[Pixels], float]:
         from brisque import BRISQUE
 
         model = BRISQUE(url=False)
+    fit = model.asymmetric_generalized_gaussian_fit
+    # Its parameters are arrays of one element, which NumPy no longer takes for numbers.
+    model.asymmetric_generalized_gaussian_fit = lambda values: tuple(float(np.ravel(part)[0]) for part in fit(values))
 
     def score(pixels: Pixels) -> float:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -16,7 +16,7 @@ from uare_rt.cli.unified import is_unified, refuse_video
 from uare_rt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from uare_rt.session import Session
     from uare_rt.vlm.session import UnifiedSession
@@ -26,7 +26,9 @@ __all__ = ["assess", "assess_source"]
 
 def assess(
     ctx: typer.Context,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, videos, directories, quoted globs, @LIST.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Images, videos, directories, quoted globs, @LIST.")
+    ],
     in_words: Annotated[
         bool, typer.Option("--describe", help="uare-7b: let the model describe each image in its own words.")
     ] = False,
@@ -42,6 +44,9 @@ def assess(
         str, typer.Option("--every", metavar="TIME", help="With --timeline: time between two samples of a scene.")
     ] = "2s",
     overwrite: OverwriteOption = False,
+    ask: Annotated[
+        list[str] | None, typer.Option("--ask", metavar="QUESTION", help='For example "is it noisy?"; may be repeated.')
+    ] = None,
     as_json: JsonOption = False,
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
@@ -53,8 +58,8 @@ def assess(
 
     With --json, a list with one object per file: path, kind (image or video), score, level, severities,
     probabilities, description; a video has samples (each of these and its seconds) and its worst
-    sample, but no probabilities of its own; with --describe an image has words. A file that failed has path and
-    error only. With --timeline a video has score, seconds, frames, scenes, worst, samples, damage and files, the
+    sample, but no probabilities of its own; with --describe an image has words, with --ask answers (question,
+    slots, text, probabilities). A file that failed has path and error only. With --timeline a video has score, seconds, frames, scenes, worst, samples, damage and files, the
     files written; several videos get a directory of their names each inside DIR.
     """
     sources = find_sources(paths)
@@ -72,7 +77,8 @@ def assess(
                     if records[-1]["damage"]:
                         failures.add_incomplete(source.path, f"damaged at {records[-1]['damage'][0]['seconds']:.1f} s")
                 else:
-                    records.append(assess_source(session, source) | _words(session, source, in_words))
+                    record = assess_source(session, source)
+                    records.append(record | _words(session, source, in_words) | _answers(record, ask or ()))
             meter.finish()
     if as_json:
         emit_json([*records, *failures.records()])
@@ -84,6 +90,8 @@ def assess(
         for record in records:
             if "words" in record:
                 emit(f"{record['path']}: {record['words']}")
+            for said in record.get("answers", ()):
+                emit(f"{record['path']}: {said['question']} {said['text']}")
     failures.report(len(sources))
 
 
@@ -95,6 +103,16 @@ def _words(session: Session | UnifiedSession, source: Source, asked: bool) -> di
     from uare_rt.images import read_image
 
     return {"words": session.describe(read_image(source.path).pixels)}
+
+
+def _answers(record: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Any]:
+    if not asked:
+        return {}
+    if "probabilities" not in record:
+        raise UsageError("--ask: a video has no single answer; ask about images")
+    from uare_rt.questions import answer
+
+    return {"answers": [answer(question, record["probabilities"]).to_dict() for question in asked]}
 
 
 def assess_source(session: Session | UnifiedSession, source: Source) -> dict[str, Any]:
