@@ -59,8 +59,9 @@ def assess(
     With --json, a list with one object per file: path, kind (image or video), score, level, severities,
     probabilities, description; a video has samples (each of these and its seconds) and its worst
     sample, but no probabilities of its own; with --describe an image has words, with --ask answers (question,
-    slots, text, probabilities). A file that failed has path and error only. With --timeline a video has score, seconds, frames, scenes, worst, samples, damage and files, the
-    files written; several videos get a directory of their names each inside DIR.
+    slots, text, probabilities). A file that failed has path and error only. With --timeline a video has score,
+    seconds, frames, scenes, worst, samples, damage and files, the files written; several videos get a directory of
+    their names each inside DIR.
     """
     sources = find_sources(paths)
     folders = plan_timelines(sources, timeline, every, overwrite=overwrite)
