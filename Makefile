@@ -134,12 +134,13 @@ test-native: native-packages
 	$(MAKE) sanitize-native
 	@echo "native tests passed"
 
-# The null engine under sanitizers: OpenVINO and its threads are not built with them.
+# The null engine under sanitizers: OpenVINO and its threads are not built with them, GLib's locks not for threads.
 .PHONY: sanitize-native
 sanitize-native:
 	@for sanitizer in address,undefined thread; do \
 		build=$(NATIVE_BUILD)-$${sanitizer%%,*}; \
-		cmake -S . -B $$build -DUARE_TESTS=ON -DUARE_SANITIZE=$$sanitizer > /dev/null; \
+		gstreamer=ON; [ $$sanitizer != thread ] || gstreamer=OFF; \
+		cmake -S . -B $$build -DUARE_TESTS=ON -DUARE_GSTREAMER=$$gstreamer -DUARE_SANITIZE=$$sanitizer > /dev/null; \
 		cmake --build $$build --parallel 2; \
 		ctest --test-dir $$build --output-on-failure --no-tests=error; \
 	done
