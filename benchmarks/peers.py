@@ -88,10 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _plot(measured, chosen.plot)
     result = Result(
         benchmark="peers",
-        data={
-            "frame": f"made, {chosen.size}x{chosen.size}, seeded",
-            "pictures": 0 if evalset is None else chosen.limit,
-        },
+        data=_data(chosen),
         bundle=facts,
         settings={
             "size": chosen.size,
@@ -218,9 +215,21 @@ def _held(
     session: uare_rt.Session, evalset: EvaluationSet, peer: Peer, kind: str, told: float, scale: int
 ) -> dict[str, Any]:
     try:
-        run = peer.load()
+        return _timed(session, evalset, peer, kind, told, scale)
+    except UareError:
+        raise
     except Exception as error:  # other people's packages fail in many ways
-        return {"reason": f"{type(error).__name__}: {error}"}
+        return {"reason": _reason(error)}
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _timed(
+    session: uare_rt.Session, evalset: EvaluationSet, peer: Peer, kind: str, told: float, scale: int
+) -> dict[str, Any]:
+    run = peer.load()
     ours: list[float] = []
     theirs: list[float] = []
     quality: list[tuple[float, float, float]] = []
@@ -261,18 +270,23 @@ def _scoring(session: uare_rt.Session, evalset: EvaluationSet) -> list[dict[str,
             try:
                 scorers[scorer.name] = scorer.load()
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = _reason(error)
         if reason is not None:
             rows.append({"name": scorer.name, "reason": reason})
     right: dict[str, list[bool]] = {name: [] for name in scorers}
     times: dict[str, list[float]] = {name: [] for name in scorers}
     for kind in _DAMAGED:
         for _, damaged, truth in evalset.pictures(kind):
-            for name, score in scorers.items():
+            for name, score in list(scorers.items()):
                 began = time.perf_counter()
-                worse = score(damaged)
-                times[name].append(time.perf_counter() - began)
-                right[name].append(worse > score(truth))
+                try:
+                    worse, middle = score(damaged), time.perf_counter()
+                    right[name].append(worse > score(truth))
+                except Exception as error:
+                    rows.append({"name": name, "reason": _reason(error)})
+                    del scorers[name]
+                    continue
+                times[name].append(middle - began)
     return rows + [
         {"name": name, "reason": None, "median_ms": median(times[name]) * 1e3, "pairs": len(right[name]),
          "right": float(np.mean(right[name]))}

@@ -133,6 +133,8 @@ def choose_sides(height: int, width: int, pixels: float, tiling: Tiling) -> tupl
     whole_h, whole_w = padded(height, tiling.multiple), padded(width, tiling.multiple)
     least = smallest_tile(tiling)
     area = max(int(pixels), least * least)
+    if whole_h * whole_w <= area:
+        return whole_h, whole_w
     widest, narrowest = min(whole_w, area // min(least, whole_h)), min(least, whole_w)
     shapes = [
         (min(whole_h, area // side), side)
