@@ -180,8 +180,7 @@ class _Writer:
                 self._contraction(node)
             else:
                 self._nodes.append(node)
-        used = {name for node in self._nodes for name in node.input} | {value.name for value in graph.output}
-        kept = [node for node in self._nodes if used & set(node.output)]
+        kept = _alive(self._nodes, {value.name for value in graph.output})
         self._keep_weights(kept)
         result = onnx.ModelProto()
         result.CopyFrom(self._model)
@@ -311,12 +310,25 @@ class _Writer:
 def _weights(model: onnx.ModelProto) -> dict[str, TensorProto]:
     """Weights by the name that contractions read them by: their own, or that of their cast to float32."""
     outside = {t.name: t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL}
+    # A reshape that keeps the shape has them widened no earlier than they are needed.
+    held = {node.output[0]: outside.get(node.input[0]) for node in model.graph.node if node.op_type == "Reshape"}
+    read = outside | {name: tensor for name, tensor in held.items() if tensor is not None}
     casts = {
-        node.output[0]: outside[node.input[0]]
+        node.output[0]: read[node.input[0]]
         for node in model.graph.node
-        if node.op_type == "Cast" and node.input[0] in outside
+        if node.op_type == "Cast" and node.input[0] in read
     }
     return outside | casts
+
+
+def _alive(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+    """Nodes, in their order, that a wanted value depends on."""
+    alive, wanted = [], set(wanted)
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            alive.append(node)
+            wanted.update(node.input)
+    return alive[::-1]
 
 
 def _is_inside(node: onnx.NodeProto, weights: Mapping[str, TensorProto]) -> bool:

@@ -45,6 +45,9 @@ _WEIGHT_FILE = "weights.bin"
 _PICTURES = 4  # half to observe, half to measure
 _TEXT = 24  # tokens of a stand-in for a question
 _FREE_SHARE = 0.8  # of free memory, for the graph that is measured
+# Where a tile lies is an input that shapes depend on, for which an engine's profile would need values: these two serve
+# the autoencoder in tiles, which a device with an engine for whole pictures does without.
+_WITHOUT_ENGINE = ("encode_outer", "decode_outer")
 _WIDENED = 2  # of 16-bit weights that ONNX Runtime holds in float32
 
 PROFILE: Mapping[str, tuple[int, int, int]] = {
@@ -117,9 +120,9 @@ def build_unified(
                 precision=graphs[name].precision,
                 relative_rms=None,
                 profile=profile_of(spec) or None,
-                engine=PENDING,
+                engine=None if name in _WITHOUT_ENGINE else PENDING,
             )
-            if compiler is not None:
+            if compiler is not None and name not in _WITHOUT_ENGINE:
                 say = said(progress, f"compiling {name}", index, len(manifest.graphs))
                 engine, extra = compile_graph(compiler, folder / f"{name}.onnx", profile_of(spec), request, say)
                 specs[name] = msgspec.structs.replace(specs[name], engine=engine)

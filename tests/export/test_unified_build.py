@@ -21,6 +21,7 @@ from bagel_layout import bagel_layout
 
 TINY = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
 TYPED = {"vision", "prefill", "decode", "denoise", "velocity"}  # the autoencoder stays in float32
+TILES = {"encode_outer", "decode_outer"}  # parts of the autoencoder in tiles, which have no engine
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
 
 
@@ -47,7 +48,7 @@ def test_a_portable_bundle_in_every_precision(
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     manifest = Bundle.open(out).unified
-    assert {graph.engine for graph in manifest.graphs.values()} == {"pending"}
+    assert {name for name, graph in manifest.graphs.items() if graph.engine != "pending"} == TILES
     assert {name: graph.precision for name, graph in manifest.graphs.items()} == {
         name: precision if name in TYPED else "fp32" for name in manifest.graphs
     }
@@ -70,8 +71,8 @@ def test_real_engines_for_every_graph(exported: Path, tmp_path: Path, precision:
     result = build("--model", exported, "--precision", precision, "--target", "sm89", "-o", out)
     assert result.exit_code == 0, result.output
     bundle = Bundle.open(out)
-    for name, graph in bundle.unified.graphs.items():
-        assert isinstance(graph.engine, EngineSpec)
+    for name in set(bundle.unified.graphs) - TILES:
+        assert isinstance(bundle.unified.graphs[name].engine, EngineSpec)
         engine = bundle.graph(name).engine
         assert engine is not None
         assert engine.stat().st_size > 10_000
