@@ -25,7 +25,7 @@ __all__ = ["Change", "ChangeDetector"]
 _BLOCK = 8
 _QUIET = 20  # percentile of blocks whose change is taken for noise
 _MOST_NOISE = 6.0  # levels of 255; above it, change cannot be told from noise and everything counts
-_LEAST_MEAN, _LEAST_TEXTURE = 3.0, 4.0  # levels of 255: what a codec's own residue moves, which nobody sees
+_LEAST_MEAN, _LEAST_TEXTURE = 4.0, 6.0  # levels of 255: what a codec's own residue moves, which nobody sees
 _STRONG = 4  # times the threshold: change that counts in a single block too; less needs a neighbour
 _TILE = 8  # cells along the side of what is refreshed at once
 

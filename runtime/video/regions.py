@@ -22,7 +22,7 @@ CELL = 16
 FEATHER = 8
 """Px around the cells over which a result fades into what was there."""
 _MARGIN = 8  # px around all that which are read too
-_OVERHEAD = 64 * 64  # px whose computation costs what a call of its own does
+_OVERHEAD = 80 * 80  # px whose computation costs what a call of its own does
 _WORTHWHILE = 0.8  # of the whole frame's cost; above it, the whole frame is computed
 _MANY = 64  # rectangles beyond which looking for the best cover costs more than it saves
 
