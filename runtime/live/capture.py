@@ -38,6 +38,7 @@ class AvSource:
     ) -> None:
         self.name, self._kind, self._options = target, kind, dict(options or {})
         self.ends = kind == "file"
+        self.reopens = not self.ends
         self.rate: Fraction | None = None
         self.damaged = 0
         self._container: Any = None

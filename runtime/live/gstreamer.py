@@ -46,7 +46,7 @@ class GstSource:
         GstMissingError: GStreamer is not there.
     """
 
-    ends = True
+    ends = reopens = True
     damaged = 0
 
     def __init__(self, description: str) -> None:

@@ -62,7 +62,7 @@ def capture(
 ) -> Generator[LiveFrame, None, None]:
     """Frames of a source until it ends, until ``stopped``, or until it stays lost. Opens and closes it.
 
-    A source that was never there is an error at once; one that is lost later is opened again.
+    A source that was never there is an error at once; one that is lost later is opened again if it would go on.
 
     Raises:
         InputError: it cannot be opened, or stayed lost.
@@ -89,7 +89,7 @@ def capture(
                 return
             raise InputError(f"{source.name}: the stream ended")
         except InputError as error:  # losses are rare
-            if index == 0 or retry.attempts == 0:
+            if index == 0 or retry.attempts == 0 or not source.reopens:
                 raise
             if failed == retry.attempts:
                 raise InputError(f"{error}; given up after {failed} tries") from error

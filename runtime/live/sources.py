@@ -38,6 +38,10 @@ class Source(Protocol):
     def ends(self) -> bool:
         """Whether the end of its pictures is the end (a file), or a loss to come back from (a camera)."""
 
+    @property
+    def reopens(self) -> bool:
+        """Whether it goes on where it is opened again after a failure (a camera), or begins anew (a file)."""
+
     def open(self) -> None:
         """Start it.
 
@@ -67,7 +71,7 @@ class ArraySource:
     name = "the frames given"
     rate: Fraction | None = None
     damaged = 0
-    ends = True
+    ends, reopens = True, False
 
     def __init__(self, frames: Iterable[Any]) -> None:
         self._frames = frames

@@ -40,7 +40,7 @@ class SyntheticCamera:
 
     name = "synthetic camera"
     damaged = 0
-    ends = True
+    ends = reopens = True
 
     def __init__(
         self,

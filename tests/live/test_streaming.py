@@ -151,6 +151,12 @@ def test_failures_of_every_part_reach_the_caller(session: uare_rt.Session, monke
         LiveStream("synthetic:64x16@200", session).run(full)
     with pytest.raises(InputError, match="str"):
         LiveStream(["no array"], session).run("null")
+    seen: list[int] = []
+    with pytest.raises(InputError, match="str"):  # and the list does not begin again
+        LiveStream([np.zeros((16, 16, 3), np.uint8), "no array"], session, LiveOptions(policy="every")).run(
+            lambda result: seen.append(result.index)
+        )
+    assert seen == [0]
     with pytest.raises(InputError, match="float32"):
         LiveStream([np.zeros((16, 16, 3), np.float32)], session).run("null")
     monkeypatch.setattr(session, "restore", refuse)
