@@ -1,4 +1,4 @@
-"""Draw the README's picture: degraded, restored and true crops side by side.
+"""Draw the README's picture: degraded, restored, the best peer's and true crops side by side.
 
 usage: before_after.py EVALSET --licences MANIFEST.csv -o PICTURE.jpg [--show TYPE=NAME ...] [--bundle NAME.uare]
 One row for each of four types of the evaluation set. MANIFEST.csv tells the origin of the photographs (columns `file`,
@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from evaluate import EvaluationSet, Pixels
-from make_evalset import psnr, resize
+from make_evalset import Pixels, psnr, resize
 from PIL import Image, ImageDraw, ImageFont
 from results import run_command
 
 import uare_rt
 from uare_rt.errors import InputError, UsageError
+from uare_rt.training.evalset import EvaluationSet
+from uare_rt.training.evaluation import peer_chains
 
 __all__ = ["TYPES", "main"]
 
@@ -40,8 +41,8 @@ _QUALITIES = (92, 88, 84, 80, 75, 70, 60, 50)
 class Row:
     """One row of the picture: its crops, uint8 [256, 256, 3] or smaller, and what stands above them."""
 
-    crops: tuple[Pixels, Pixels, Pixels]
-    labels: tuple[str, str, str]
+    crops: tuple[Pixels, ...]
+    labels: tuple[str, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen.output.write_bytes(_encoded(_drawn(rows)))
     origins = "\n".join(f"- {kind}: {name}.png, {free[name]}" for kind, name in shown)
     chosen.output.with_suffix(".md").write_text(
-        f"# {chosen.output.name}\n\nRows from the top, each degraded, restored by {model.name} "
-        f"(weights {model.source.weights_sha256[:12]}), truth.\nCrops of {_CROP}x{_CROP} px; the decibels are those "
-        f"of whole pictures of the evaluation set.\n\n{origins}\n",
+        f"# {chosen.output.name}\n\nRows from the top, each degraded, restored by {model.name} (weights "
+        f"{model.source.weights_sha256[:12]}), by the best peer, which is told the strength in brackets, truth.\n"
+        f"Crops of {_CROP}x{_CROP} px; the decibels are those of whole pictures of the evaluation set.\n\n{origins}\n",
         encoding="utf-8",
     )
     sys.stdout.write(f"{chosen.output}: {chosen.output.stat().st_size} bytes\n{origins}\n")
@@ -108,10 +109,22 @@ def _row(session: uare_rt.Session, evalset: EvaluationSet, kind: str, name: str)
     restored = session.restore(degraded, scale=scale).image
     if scale > 1:
         degraded = resize(degraded, (truth.shape[1], truth.shape[0]))
+    pictures = {kind: degraded, "restored": restored, **_best_peer(kind, evalset.picture(kind, name), truth)}
     top, left = _liveliest(truth)
-    crops = tuple(picture[top : top + _CROP, left : left + _CROP] for picture in (degraded, restored, truth))
-    labels = (f"{kind}: {psnr(degraded, truth):.1f} dB", f"restored: {psnr(restored, truth):.1f} dB", "truth")
+    crops = tuple(picture[top : top + _CROP, left : left + _CROP] for picture in (*pictures.values(), truth))
+    labels = (*(f"{label}: {psnr(picture, truth):.1f} dB" for label, picture in pictures.items()), "truth")
     return Row(crops, labels)
+
+
+def _best_peer(kind: str, degraded: Pixels, truth: Pixels) -> dict[str, Pixels]:
+    """The result of the peers' pipeline that comes closest to the truth, by its name; empty where none runs here."""
+    results = {label: run(degraded) for label, run in peer_chains(kind).items()}
+    results = {
+        label: result if result.shape == truth.shape else resize(result, (truth.shape[1], truth.shape[0]))
+        for label, result in results.items()
+    }
+    best = max(results, key=lambda label: psnr(results[label], truth), default=None)
+    return {} if best is None else {best: results[best]}
 
 
 def _liveliest(truth: Pixels) -> tuple[int, int]:
@@ -128,7 +141,7 @@ def _liveliest(truth: Pixels) -> tuple[int, int]:
 
 def _drawn(rows: Sequence[Row]) -> Image.Image:
     across, down = _CROP + _GAP, _CROP + _LABEL + _GAP
-    sheet = Image.new("RGB", (3 * across - _GAP, len(rows) * down - _GAP), "white")
+    sheet = Image.new("RGB", (max(len(row.crops) for row in rows) * across - _GAP, len(rows) * down - _GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     for at, row in enumerate(rows):
         for column, (crop, label) in enumerate(zip(row.crops, row.labels, strict=True)):

@@ -1,86 +1,57 @@
-"""Restore and assess an evaluation set and compare with its truth.
+"""Restore and assess an evaluation set, compare with its truth, and hold the result to what is promised.
 
-usage: evaluate.py EVALSET [--bundle NAME.uare] [--check] [-o RESULT.json]
-EVALSET is a folder written by make_evalset.py. Every picture goes through `Session.restore` as 8-bit RGB, guided by its
-own assessment, at the scale of its type. Inputs of x2 and x4 are measured after bicubic enlargement. PSNR in dB and
-SSIM (Gaussian window of 1.5 px, mean of the channels) are averaged over the pictures.
+usage: evaluate.py EVALSET [--bundle NAME.uare] [--no-peers] [--limit N] [--check] [-o RESULT.json]
+EVALSET is a folder written by make_evalset.py. What is measured, and how, is in `uare_rt.training.evaluation` and
+`uare_rt.training.scoring`; `uare-rt eval` shows the same without limits.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from make_evalset import psnr, resize
-from numpy.typing import NDArray
-from results import Limit, Result, Table, add_options, bundle_facts, finish, run_command, sha256_of
+from results import Limit, Result, Table, add_options, bundle_facts, finish, run_command
 
 import uare_rt
-from uare_rt.errors import InputError, MissingExtraError
-from uare_rt.images import read_image
+from uare_rt.cli.eval import restoration_table, score_rows
 from uare_rt.slots import DEGRADATIONS
+from uare_rt.training.evalset import EvaluationSet
+from uare_rt.training.evaluation import evaluate_restoration, perceptual_distance, unavailable_peers
+from uare_rt.training.scoring import evaluate_scores
 
 __all__ = ["GAINS", "LEAST_CLEAN", "EvaluationSet", "main", "tables"]
 
-Pixels = NDArray[np.uint8]
-
 GAINS: Mapping[str, float] = {
     "noise25": 7.5,
-    "jpeg20": 0.4,
-    "blur2": 0.3,
-    "lowlight": 5.0,
-    "haze": 4.0,
-    "mix_a": 1.0,
+    "jpeg10": 1.2,
+    "jpeg20": 1.0,
+    "blur2": 2.0,
+    "x2": 1.5,
+    "x4": 0.8,
+    "lowlight": 8.0,
+    "haze": 8.0,
+    "mix_a": 1.5,
+    "mix_b": 1.5,
+    "mix_c": 8.0,
+    "mix_d": 8.0,
 }
 """Least gain of PSNR over the input by type, in dB."""
 
-LEAST_CLEAN = 36.0
+LEAST_CLEAN = 42.0
 """Least PSNR of an undamaged picture after restoration, in dB."""
 
-_SAME = 0.002  # dB; the set's own figures are rounded to 0.001
+OVER_PEERS: tuple[tuple[str, str, float], ...] = (
+    ("noise25", "skimage-nlm(25)", 1.5),
+    ("noise25", "ffdnet(25)", -0.6),
+    ("lowlight", "zero-dce++", 0.0),
+)
+"""Type, peer, and the least PSNR of ours above that of the peer, in dB."""
 
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """A folder written by make_evalset.py.
-
-    Attributes:
-        folder: the folder.
-        input_psnr: for every type the input PSNR of every picture by name, in dB.
-    """
-
-    folder: Path
-    input_psnr: Mapping[str, Mapping[str, float]]
-
-    @classmethod
-    def open(cls, folder: Path, limit: int | None = None) -> EvaluationSet:
-        """Read the manifest of a set; with a limit only its first pictures.
-
-        Raises:
-            InputError: the folder is not an evaluation set.
-        """
-        try:
-            rows = json.loads((folder / "manifest.json").read_bytes())["input_psnr"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{folder} is not an evaluation set ({error}); write one with: python benchmarks/make_evalset.py"
-            ) from error
-        return cls(folder, {kind: dict(list(row.items())[:limit]) for kind, row in rows.items()})
-
-    def picture(self, kind: str, name: str) -> Pixels:
-        """One picture of a type, or of `truth`: uint8 [H, W, 3], RGB."""
-        return read_image(self.folder / kind / f"{name}.png").pixels
-
-    def pictures(self, kind: str) -> Iterator[tuple[str, Pixels, Pixels]]:
-        """Name, degraded picture and truth of everything of one type."""
-        for name in self.input_psnr[kind]:
-            yield name, self.picture(kind, name), self.picture("truth", name)
+MIXTURES = ("mix_a", "mix_b", "mix_c", "mix_d")
+FASTER_THAN_FFDNET = 8.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,116 +59,102 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("evalset", type=Path, help="folder written by make_evalset.py")
     parser.add_argument("--limit", type=int, help="only the first so many pictures of each type")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave the peers out")
     add_options(parser)
     chosen = parser.parse_args(arguments)
     if chosen.limit is not None and chosen.limit < 1:
         parser.error(f"--limit {chosen.limit}: give at least 1")
     evalset = EvaluationSet.open(chosen.evalset, chosen.limit)
     with uare_rt.load(chosen.bundle, backend=chosen.backend) as session:
-        measured = {}
-        for kind in evalset.input_psnr:
-            measured[kind] = _measure(session, evalset, kind)
-            if sys.stderr.isatty():
-                sys.stderr.write(f"{kind}: {measured[kind]['output_psnr']:.2f} dB\n")
+        measured = {
+            "restoration": evaluate_restoration(
+                session, evalset, peers=chosen.peers, perceptual=perceptual_distance(), progress=_tell
+            ),
+            "scores": evaluate_scores(session, evalset, peers=chosen.peers, progress=_tell),
+            "peers_left_out": unavailable_peers() if chosen.peers else {},
+        }
         backend = session.backend
     result = Result(
         benchmark="evaluate",
-        data={"manifest_sha256": sha256_of([chosen.evalset / "manifest.json"]), "pictures": _count(measured)},
+        data={"manifest_sha256": evalset.digest(), "pictures": len(evalset.names)},
         bundle=bundle_facts(chosen.bundle),
-        settings={"backend": backend, "limit": chosen.limit},
+        settings={"backend": backend, "limit": chosen.limit, "peers": chosen.peers},
         measured=measured,
-        limits=_limits(measured),
+        limits=[*_restoration_limits(measured["restoration"], chosen.peers), *_score_limits(measured["scores"])],
     )
     return finish(result, tables(measured), chosen)
 
 
+def _tell(part: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{part}\n")
+
+
 def tables(measured: Mapping[str, Any]) -> list[Table]:
     """What was measured, for people."""
-    headers = (
-        "type",
-        "input dB",
-        "output dB",
-        "gain dB",
-        "input SSIM",
-        "output SSIM",
-        "score",
-        *DEGRADATIONS,
-        "s/image",
-    )
-    rows = [
-        (
-            kind,
-            *(f"{row[key]:.2f}" for key in ("input_psnr", "output_psnr")),
-            f"{row['gain']:+.2f}",
-            *(f"{row[key]:.3f}" for key in ("input_ssim", "output_ssim")),
-            f"{row['score']:.2f}",
-            *(f"{row['severities'][slot]:.2f}" for slot in DEGRADATIONS),
-            f"{row['seconds']:.2f}",
+    rows = measured["restoration"]
+    count = max((row["pictures"] for row in rows.values()), default=0)
+    headers, lines = restoration_table(rows)
+    shown = [Table(f"Mean over {count} pictures of each type", [h.lstrip(">") for h in headers], lines)]
+    said = [
+        (kind, f"{row['score']:.2f}", *(f"{row['severities'][slot]:.2f}" for slot in DEGRADATIONS))
+        for kind, row in rows.items()
+    ]
+    shown.append(Table("Mean score and severities of the inputs", ("type", "score", *DEGRADATIONS), said))
+    rivals = [
+        (f"{kind}: {name}", f"{one['psnr']:.2f}", f"{one['gain']:+.2f}", f"{one['ssim']:.3f}", f"{one['seconds']:.3f}")
+        for kind, row in rows.items()
+        if row["peers"]
+        for name, one in (
+            *row["peers"].items(),
+            ("ours, told nothing", {**row["output"], "gain": row["gain"], "seconds": row["seconds"]}),
         )
-        for kind, row in measured.items()
     ]
-    return [
-        Table(f"Mean over {_count(measured)} pictures of each type; score and severities of the input", headers, rows)
-    ]
+    if rivals:
+        title = "Peers on the same pictures, with what they are told in brackets; seconds are medians a picture"
+        shown.append(Table(title, ("type: pipeline", "dB", "gain", "SSIM", "s"), rivals))
+    shown.append(Table("Scores", ("what", "value"), score_rows(measured["scores"])))
+    if measured["peers_left_out"]:
+        absent = list(measured["peers_left_out"].items())
+        shown.append(Table("Peers left out", ("peer", "reason"), absent))
+    return shown
 
 
-def _count(measured: Mapping[str, Any]) -> int:
-    return max((row["pictures"] for row in measured.values()), default=0)
+def _restoration_limits(rows: Mapping[str, Any], peers: bool) -> Iterator[Limit]:
+    for kind, least in GAINS.items():
+        yield Limit(f"{kind} gain", rows.get(kind, {}).get("gain"), least, at_least=True, unit="dB")
+    clean = rows["clean"]["output"]["psnr"] if "clean" in rows else None
+    yield Limit("clean output", clean, LEAST_CLEAN, at_least=True, unit="dB")
+    if not peers:
+        return
+    for kind, name, least in OVER_PEERS:
+        yield Limit(f"{kind} over {name}", _over(rows, kind, name), least, at_least=True, unit="dB")
+    for kind in MIXTURES:
+        best = rows.get(kind, {}).get("best_peer")
+        yield Limit(f"{kind} over the best peer", _over(rows, kind, best), 0, at_least=True, unit="dB")
+    rival = rows.get("noise25", {}).get("peers", {}).get("ffdnet(25)")
+    times = rival["seconds"] / rows["noise25"]["seconds"] if rival else None
+    yield Limit("faster than FFDNet", times, FASTER_THAN_FFDNET, at_least=True, unit="times")
 
 
-def _measure(session: uare_rt.Session, evalset: EvaluationSet, kind: str) -> dict[str, Any]:
-    rows = [_compare(session, evalset, kind, name, *pair) for name, *pair in evalset.pictures(kind)]
-    mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "severities"}
-    severities = {slot: float(np.mean([row["severities"][slot] for row in rows])) for slot in DEGRADATIONS}
-    return {
-        "pictures": len(rows),
-        **{key: round(value, 4) for key, value in mean.items()},
-        "gain": round(mean["output_psnr"] - mean["input_psnr"], 4),
-        "severities": {slot: round(value, 4) for slot, value in severities.items()},
-    }
+def _over(rows: Mapping[str, Any], kind: str, name: str | None) -> float | None:
+    rival = rows.get(kind, {}).get("peers", {}).get(name)
+    return rows[kind]["output"]["psnr"] - rival["psnr"] if rival else None
 
 
-def _compare(
-    session: uare_rt.Session, evalset: EvaluationSet, kind: str, name: str, degraded: Pixels, truth: Pixels
-) -> dict[str, Any]:
-    scale = truth.shape[0] // degraded.shape[0]
-    restored = session.restore(degraded, scale=scale)
-    same_size = degraded if scale == 1 else resize(degraded, (truth.shape[1], truth.shape[0]))
-    before, written = psnr(same_size, truth), evalset.input_psnr[kind][name]
-    if abs(before - written) > _SAME:
-        raise InputError(
-            f"{evalset.folder / kind / name}.png: {before:.3f} dB, its manifest says {written:.3f}; make it again"
-        )
-    assert restored.assessment is not None
-    return {
-        "input_psnr": before,
-        "output_psnr": psnr(restored.image, truth),
-        "input_ssim": _ssim(same_size, truth),
-        "output_ssim": _ssim(restored.image, truth),
-        "score": restored.assessment.score,
-        "severities": restored.assessment.severities,
-        "seconds": restored.seconds,
-    }
-
-
-def _ssim(result: Pixels, truth: Pixels) -> float:
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise MissingExtraError("scikit-image", "bench") from error
-    value = structural_similarity(
-        truth, result, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-    )
-    return float(value)
-
-
-def _limits(measured: Mapping[str, Any]) -> list[Limit]:
-    gains = [
-        Limit(f"{kind} gain", measured.get(kind, {}).get("gain"), least, at_least=True, unit="dB")
-        for kind, least in GAINS.items()
-    ]
-    clean = measured.get("clean", {}).get("output_psnr")
-    return [*gains, Limit("clean output", clean, LEAST_CLEAN, at_least=True, unit="dB")]
+def _score_limits(scores: Mapping[str, Any]) -> Iterator[Limit]:
+    proxy = dict(scores["opinion_proxy"]["spearman"])
+    ours = proxy["uare"]
+    yield Limit("Spearman with the reference, set", scores["blend"]["spearman"], 0.92, at_least=True)
+    yield Limit("Spearman with the reference, seeded", scores["seeded"]["spearman"], 0.92, at_least=True)
+    yield Limit("Spearman with the opinion proxy", ours, 0.85, at_least=True)
+    for name in ("brisque", "niqe"):
+        if name in proxy:
+            ahead = ours - proxy[name] if None not in (ours, proxy[name]) else None
+            yield Limit(f"Spearman with the opinion proxy over {name}", ahead, 0, at_least=True)
+    yield Limit("mean error of severities", scores["seeded"]["severity_error"], 0.12, at_least=False)
+    yield Limit("dominant degradation right", scores["seeded"]["dominant_right"], 0.85, at_least=True)
+    yield Limit("comparisons right", scores["comparisons"]["right"], 0.92, at_least=True)
 
 
 if __name__ == "__main__":

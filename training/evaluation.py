@@ -36,6 +36,7 @@ __all__ = [
     "PIPELINES",
     "Model",
     "evaluate_restoration",
+    "peer_chains",
     "perceptual_distance",
     "pipeline_name",
     "unavailable_peers",
@@ -143,23 +144,32 @@ def evaluate_restoration(
         InputError: a picture is missing or not the one that the manifest is about.
     """
     measures = Measures(perceptual)
-    absent = unavailable_peers()
     found: dict[str, Any] = {}
     for kind in kinds if kinds is not None else evalset.input_psnr:
         progress(kind)
-        chosen = [p for p in PIPELINES.get(kind, ()) if peers and _runs(p, absent, slow)]
-        found[kind] = _evaluate_kind(model, evalset, kind, chosen, measures)
+        chains = peer_chains(kind, slow) if peers else {}
+        found[kind] = _evaluate_kind(model, evalset, kind, chains, measures)
     return found
 
 
-def _runs(pipeline: Pipeline, absent: Mapping[str, str], slow: Sequence[str]) -> bool:
-    return all(name not in absent and (not peer(name).slow or name in slow) for name, _ in pipeline)
+def peer_chains(kind: str, slow: Sequence[str] = ()) -> dict[str, Chain]:
+    """What peers can do on this machine about a type: by pipeline a function of a picture.
+
+    Args:
+        kind: type of an evaluation set.
+        slow: names of slow peers to take as well.
+    """
+    absent = unavailable_peers()
+    return {
+        pipeline_name(pipeline): _chain(pipeline)
+        for pipeline in PIPELINES.get(kind, ())
+        if all(name not in absent and (not peer(name).slow or name in slow) for name, _ in pipeline)
+    }
 
 
 def _evaluate_kind(
-    model: Model, evalset: EvaluationSet, kind: str, pipelines: Sequence[Pipeline], measures: Measures
+    model: Model, evalset: EvaluationSet, kind: str, chains: Mapping[str, Chain], measures: Measures
 ) -> dict[str, Any]:
-    chains = {pipeline_name(pipeline): _chain(pipeline) for pipeline in pipelines}
     inputs, outputs, assessments, seconds = [], [], [], []
     rivals: dict[str, list[dict[str, float]]] = {name: [] for name in chains}
     for _, degraded, truth in evalset.pictures(kind):

@@ -47,9 +47,11 @@ _AHEAD = 0.1  # and this much ahead of the next
 _HALF_LEVEL = 0.5
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    """Rank correlation; ties share the mean of their ranks."""
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Rank correlation, rounded; ties share the mean of their ranks. None where one of the two does not vary."""
+    if len(set(one)) < 2 or len(set(other)) < 2:
+        return None
+    return round(float(np.corrcoef(_ranks(one), _ranks(other))[0, 1]), 4)
 
 
 def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
@@ -101,8 +103,8 @@ def _blend(model: Model, evalset: EvaluationSet) -> dict[str, Any]:
             known += [row[1] for row in rows]
     return {
         "pictures": len(found),
-        "spearman": round(spearman(found, known), 4),
-        "mean_absolute_error": round(float(np.abs(np.subtract(found, known)).mean()), 4),
+        "spearman": spearman(found, known),
+        "mean_absolute_error": round(float(np.abs(np.subtract(found, known)).mean()), 4) if found else None,
         "by_type": by_kind,
     }
 
@@ -125,7 +127,7 @@ def _seeded(model: Model, evalset: EvaluationSet) -> tuple[dict[str, Any], list[
     mean = np.mean(errors, axis=0)
     return {
         "pictures": len(pictures),
-        "spearman": round(spearman([p[1] for p in pictures], [p[2] for p in pictures]), 4),
+        "spearman": spearman([p[1] for p in pictures], [p[2] for p in pictures]),
         "severity_error": round(float(mean.mean()), 4),
         "severity_error_by_slot": {slot: round(float(e), 4) for slot, e in zip(DEGRADATIONS, mean, strict=True)},
         "dominant_right": round(float(np.mean(named)), 4) if named else None,
@@ -169,6 +171,6 @@ def _opinions(model: Model, evalset: EvaluationSet, peers: bool) -> dict[str, An
                     said[scorer].append(-score(version.pixels))
     return {
         "pictures": len(opinions),
-        "spearman": {name: round(spearman(values, opinions), 4) for name, values in said.items()},
+        "spearman": {name: spearman(values, opinions) for name, values in said.items()},
         "left_out": {s.name: reason for s in SCORERS if (reason := s.reason()) is not None},
     }
