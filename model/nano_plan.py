@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["EFFICIENCY", "LAUNCH_SECONDS", "Rates", "expected", "floor"]
 
 EFFICIENCY = 0.5
-"""Assumed share of the floor's speed: small layers fill a GPU badly. `uare-rt plan --device this` tells a processor's."""
+"""Assumed share of the floor's speed: small layers fill a GPU badly. `--device this` tells that of a processor."""
 LAUNCH_SECONDS = 3e-6
 """Assumed for every kernel, without a CUDA graph."""
 

@@ -62,8 +62,8 @@ def remembered(bundle: Bundle) -> Choice | None:
     """What was measured for such a bundle on this machine; None where nothing was."""
     entry = _entries().get(_key(bundle))
     try:
-        return Choice(**entry)
-    except TypeError:  # None, or written by another version
+        return Choice(**entry) if isinstance(entry, dict) else None
+    except TypeError:  # written by another version
         return None
 
 
