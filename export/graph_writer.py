@@ -46,6 +46,7 @@ class GraphWriter:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: dict[str, TensorProto] = {}
         self._values: dict[str, str] = {}
+        self._holds: dict[str, str] = {}
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
         """Declare an input; a string is a dynamic dimension."""
@@ -96,8 +97,22 @@ class GraphWriter:
 
     def linear(self, x: str, module: str, *, bias: bool = True) -> str:
         """A linear layer of the model, [T, in] -> [T, out]."""
-        tensors = [self.weight(f"{module}.weight"), *([self.weight(f"{module}.bias")] if bias else [])]
+        tensors = [self._matrix(f"{module}.weight", x), *([self.weight(f"{module}.bias")] if bias else [])]
         return self.op("Gemm", x, *tensors, transB=1)
+
+    def _matrix(self, name: str, x: str) -> str:
+        """A matrix as float32, widened no earlier than ``x`` [T, in], which meets it, is there.
+
+        Otherwise a runtime may widen all of a model's matrices before it uses the first: a reshape to sides of 0 keeps
+        the shape, and it takes the zeros from that of ``x``.
+        """
+        tensor = self._weights.place(name)
+        if tensor.data_type == TensorProto.FLOAT:
+            return self.weight(name)
+        self._initializers[tensor.name] = tensor
+        if x not in self._holds:
+            self._holds[x] = self.op("Mul", self.op("Shape", x), self.constant(0, np.int64))
+        return self.cast(self.op("Reshape", tensor.name, self._holds[x]), "float32")
 
     def silu(self, x: str) -> str:
         """``x * sigmoid(x)``."""

@@ -19,7 +19,7 @@ SMALL = 1 << 26
 
 _GB = 1e9
 _FLOAT = 4
-_LAYERS = 2  # whose 16-bit weights ONNX Runtime holds as float32 at once
+_LAYERS = 1  # whose 16-bit weights ONNX Runtime holds as float32 at once, at most
 
 
 def decoder_pass_bytes(layout: UnifiedLayout, new: int, seen: int) -> int:

@@ -135,21 +135,33 @@ def test_too_little_memory_is_one_line(bundle: Path, photo: Path, tmp_path: Path
 
 
 def test_an_interrupted_restoration_leaves_nothing(bundle: Path, photo: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "uare_rt.cli", "restore", photo, "--model", bundle, "--steps", 20_000]
+    work, started = tmp_path / "work", tmp_path / "started"
+    work.mkdir()
+    script = (
+        "import pathlib, uare_rt.vlm.engine as engine\n"
+        "denoise = engine.Engine.denoise\n"
+        "def told(self, *arguments):\n"
+        f"    pathlib.Path({str(started)!r}).touch()\n"
+        "    return denoise(self, *arguments)\n"
+        "engine.Engine.denoise = told\n"
+        "from uare_rt.cli import main\nmain()\n"
+    )
+    command = [sys.executable, "-c", script, "restore", photo, "--model", bundle, "--steps", 20_000, "-o", "out.png"]
     # A shell that runs tests in the background has its children ignore the signal.
     running = subprocess.Popen(
-        [*map(str, command), "-o", "out.png"],
-        cwd=tmp_path,
+        list(map(str, command)),
+        cwd=work,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    time.sleep(8)  # into the flow, or at least into the start
+    while not started.exists() and running.poll() is None:
+        time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=120)
     assert running.returncode == 130, told
     assert "Traceback" not in told
-    assert list(tmp_path.iterdir()) == []
+    assert list(work.iterdir()) == []
 
 
 @pytest.mark.parametrize(
