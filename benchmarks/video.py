@@ -1,6 +1,6 @@
 """Video: what reuse saves and costs, flicker, whole-run time against its parts, memory against the length of a clip.
 
-usage: python benchmarks/video.py CLIP_OR_DIRECTORY [--seconds 3] [--rounds 1] [--long 2000] [-o FILE]
+usage: python benchmarks/video.py CLIP_OR_DIRECTORY [--seconds 10] [--rounds 1] [--long 2000] [-o FILE]
 A clip from a static camera is wanted for the limits of reuse (vtest.avi of Debian's opencv-doc). Each clip is cut to
 its middle. Results are encoded with FFV1 where pictures are compared, so that no encoder's loss is counted.
 """
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("clips", type=Path, help="a video, or a directory with some; the first stands for the limits")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of the excerpt from the middle of each")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the excerpt from the middle of each")
     parser.add_argument("--rounds", type=int, default=1, help="pairs of runs with and without reuse, interleaved")
     parser.add_argument("--long", type=int, default=2000, help="frames of the longer of the two clips for memory")
     add_options(parser)
