@@ -32,7 +32,8 @@ def environment(native_build: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def session(tiny: Path) -> Iterator[uare_rt.Session]:
+def session(native_build: Path, tiny: Path) -> Iterator[uare_rt.Session]:
+    """Where the library was built, GStreamer is too."""
     with uare_rt.load(tiny, backend="openvino", threads=1) as loaded:
         yield loaded
 
