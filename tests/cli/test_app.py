@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy() -> None:
     code, *modules = done.stdout.splitlines()[-1].split()
     assert code == "0"
     assert not HEAVY & set(modules)
-    for command in ("assess", "compare", "restore", "export", "train", "inspect", "doctor"):
+    for command in ("assess", "compare", "restore", "live", "export", "train", "inspect", "doctor"):
         assert f"\n  {command} " in done.stdout
 
 
