@@ -64,6 +64,9 @@ DAMAGE = {
     "layers is 0": lambda bundle: edit(bundle, lambda m: m["context"].update(layers=0)),
     "'context' not found": lambda bundle: edit(bundle, lambda m: m.pop("context")),
     "type must be": lambda bundle: edit(bundle, lambda m: m.update(name=3)),
+    'file "no.engine" is used': lambda bundle: edit(
+        bundle, lambda m: m["graphs"]["assess"].update(engine={"file": "no.engine"})
+    ),
     "not listed in files": lambda bundle: edit(bundle, lambda m: m["graphs"]["assess"].update(file="no.onnx")),
 }
 
