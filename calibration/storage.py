@@ -19,6 +19,7 @@ __all__ = ["WEIGHT_FILE", "name_after_layers", "pack", "weight_bytes"]
 WEIGHT_FILE = "weights.bin"
 _STORED_OUTSIDE = 1024  # bytes; smaller constants stay in the graph
 _ALIGNMENT = 64
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8)
 
 
 def name_after_layers(graph: Graph, sources: Mapping[str, str]) -> None:
@@ -79,7 +80,7 @@ def weight_bytes(graphs: Mapping[str, Graph]) -> int:
     seen: dict[bytes, int] = {}
     for graph in graphs.values():
         for tensor in graph.model().graph.initializer:
-            if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8):
+            if tensor.data_type in _WEIGHTS:
                 array = numpy_helper.to_array(tensor)
                 seen[hashlib.sha256(array.tobytes()).digest()] = array.nbytes
     return sum(seen.values())

@@ -7,14 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
+from uare_rt.calibration.compare import GraphProof, missed
 from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.graph import Graph
+from uare_rt.calibration.half import plan_half, to_half
 from uare_rt.calibration.layers import find_layers
 from uare_rt.calibration.observation import Known, observe
 from uare_rt.calibration.qdq import place
 from uare_rt.calibration.sensitivity import Quality, keeps_flawless, mean_drop
+from uare_rt.calibration.storage import weight_bytes
 from uare_rt.calibration.weights import round_weight
 
 Build = Callable[..., Graph]
@@ -138,3 +141,29 @@ def test_flawless_pictures_count_by_what_they_keep() -> None:
     low = Quality((40.0,), (1.0,), flawless=(True,))
     assert keeps_flawless(low, low)  # no more is asked than float32 has
     assert mean_drop(low, Quality((39.0,), (1.0,))) == pytest.approx(1.0)  # nothing else to count
+
+
+def test_promises_that_are_not_kept_are_told_with_their_figures() -> None:
+    def proof(precision: str, psnr: tuple[float, ...], scores: tuple[float, ...], size: int) -> GraphProof:
+        quality = Quality(psnr, (0.9,) * 3, scores, flawless=(False, False, True))
+        return GraphProof(precision, {"restore_x1": quality}, {"restore_x1": ("noise", "haze", "clean")}, (size, 400))
+
+    exact = proof("fp32", (30.0, 20.0, 74.0), (1.0, 2.0, 3.0), 400)
+    assert not missed(proof("int8", (29.95, 19.9, 60.0), (1.1, 2.1, 3.1), 120), exact, 0.1)
+    problems = missed(proof("int8", (29.5, 19.9, 41.0), (1.0, 3.0, 2.0), 400), exact, 0.1)
+    assert [problem.split(",")[0] for problem in problems] == [
+        "restore_x1 in int8 loses 0.300 dB",
+        "restore_x1 in int8 brings a flawless picture below 42 dB",
+        "scores in int8 rank with 0.5000",
+        "int8 is not smaller: 400 bytes of weights",
+    ]
+
+
+def test_bytes_of_weights_count_every_type(network: Graph, frames: Frames) -> None:
+    largest = observe(network, [], frames).largest
+    sizes = {
+        kind: weight_bytes({"g": to_half(network, plan_half(network, largest, kind=kind))})
+        for kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    }
+    full = weight_bytes({"g": network})
+    assert all(0.5 * full <= size < 0.6 * full for size in sizes.values())

@@ -29,6 +29,14 @@ HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 needs_rtx = pytest.mark.skipif(not HAS_RTX, reason="tensorrt_rtx is not installed")
 
 
+@pytest.fixture(autouse=True)
+def small_samples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller crops than a build takes, but for the shipped model: the tiny one is untrained anyway."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr("uare_rt.calibration.build._SIDE", 48)
+        monkeypatch.setattr("uare_rt.calibration.build._SEARCH_SIDE", 32)
+
+
 @pytest.fixture
 def pictures(tmp_path: Path, photos: list[Path]) -> Path:
     folder = tmp_path / "pictures"
@@ -108,7 +116,7 @@ def test_int8_for_processors_runs_and_is_described(run: Run, tiny: Path, picture
     assert manifest.calibration is not None
     assert manifest.calibration.sources == ("pictures",)
     assert manifest.graphs["restore_x1"].precision == "int8"
-    assert set(manifest.quality) == {"fp32", "int8", "naive int8"}
+    assert set(manifest.quality) == {"fp32", "int8", "naive int8", "time_of_fp32"}
     frame = np.asarray(Image.open(next(pictures.iterdir())).convert("RGB"))
     with uare_rt.load("a.uare", backend="onnxruntime") as built, uare_rt.load(tiny) as exact:
         context = exact.null_context()
@@ -137,14 +145,6 @@ def test_a_missed_gate_writes_nothing(run: Run, tiny: Path, pictures: Path) -> N
         result = run("build", "--model", tiny, "--backend", "openvino", "--precision", "fp32", "-o", "b.uare", "--gate")
     refused(result, 1, "--gate: restore_x1 loses 9 dB; nothing was written")
     assert not Path("b.uare").exists()
-
-
-def test_a_gate_holds_the_budget_with_what_was_measured(run: Run, tiny: Path, pictures: Path) -> None:
-    options = ("--backend", "tensorrt", "--target", "sm87", "--precision", "bf16", "--data", pictures, "--gate")
-    result = run("build", "--model", tiny, *options, "--max-drop-db", "0", "-o", "a.uare")
-    refused(result, 1, "in bf16 loses 0.")
-    assert "the budget is 0 dB; nothing was written" in " ".join(result.output.split())
-    assert not Path("a.uare").exists()
 
 
 @pytest.mark.parametrize(("ratio", "code"), [(0.7, 0), (1.2, 1)])
