@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-__all__ = ["available_cores", "available_memory", "cpu_model", "total_memory"]
+__all__ = ["available_cores", "available_memory", "cpu_identity", "cpu_model", "total_memory"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPU = Path("/sys/devices/system/cpu")
@@ -29,11 +29,20 @@ def available_cores() -> int:
 
 def cpu_model() -> str:
     """The processor's name, or its architecture where the system does not say."""
+    return _cpu_fact("model name") or platform.processor() or platform.machine()
+
+
+def cpu_identity() -> str:
+    """The processor's name and what it can do: virtual machines of one name differ in their instructions."""
+    return f"{cpu_model()}: {_cpu_fact('flags') or _cpu_fact('Features') or platform.machine()}"
+
+
+def _cpu_fact(wanted: str) -> str | None:
     for line in (_read(_PROC / "cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
-        if name.strip() == "model name":
+        if name.strip() == wanted:
             return value.strip()
-    return platform.processor() or platform.machine()
+    return None
 
 
 def total_memory() -> int | None:

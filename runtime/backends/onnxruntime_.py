@@ -16,7 +16,7 @@ from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
 from uare_rt.constants import with_constants
 from uare_rt.errors import BackendError, BackendUnavailableError
-from uare_rt.machine import available_cores, cpu_model
+from uare_rt.machine import available_cores, cpu_identity
 from uare_rt.manifest import HALF_WEIGHTS
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None, providers: li
         "onnx": hashlib.sha256(graph.path.read_bytes()).hexdigest(),
         "bundle": graph.content,
         "backend": f"onnxruntime {ort.__version__}",
-        "processor": cpu_model(),
+        "processor": cpu_identity(),
     }
     first = None
 

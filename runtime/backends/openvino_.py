@@ -15,7 +15,7 @@ import numpy as np
 from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, engine_key, graph_directory, trim
 from uare_rt.errors import BackendError, BackendUnavailableError
-from uare_rt.machine import available_cores
+from uare_rt.machine import available_cores, cpu_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,8 @@ def _cache(ov: Any, graph: GraphFile) -> dict[str, str]:
     if graph.content is None or graph.size > MOST_KEPT:
         return {}
     onnx = hashlib.sha256(graph.path.read_bytes()).hexdigest()
-    key = engine_key({"onnx": onnx, "bundle": graph.content, "backend": f"{_NAME} {ov.__version__}"})
+    facts = {"onnx": onnx, "bundle": graph.content, "backend": f"{_NAME} {ov.__version__}", "processor": cpu_identity()}
+    key = engine_key(facts)
     folder = graph_directory() / f"{_NAME}-{key}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -127,6 +127,16 @@ def test_a_kept_graph_is_not_used_for_other_weights(tiny: Path, tmp_path: Path, 
     assert not np.allclose(after.context.vec, before.context.vec, atol=1e-4)
 
 
+def test_a_kept_graph_is_not_used_on_another_processor(
+    tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags in ("avx2", "avx2 avx512f"):
+        monkeypatch.setattr("uare_rt.backends.onnxruntime_.cpu_identity", lambda flags=flags: f"a processor: {flags}")
+        with uare_rt.load(tiny) as session:
+            session.assess(PICTURE)
+    assert len(list(cache.glob("*.engine"))) == 2
+
+
 def test_a_damaged_kept_graph_is_made_again(tiny: Path, cache: Path) -> None:
     with uare_rt.load(tiny) as session:
         wanted = session.assess(PICTURE).to_dict()
