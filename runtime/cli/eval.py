@@ -107,8 +107,17 @@ def evaluate(
 
 def restoration_table(measured: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headers and rows of what `evaluate_restoration` found."""
-    headers = ("type", ">input dB", ">ours dB", ">gain", ">SSIM", ">ST-LPIPS", ">best peer dB", "best peer")
-    rows = []
+    headers: tuple[str, ...] = (
+        "type",
+        ">input dB",
+        ">ours dB",
+        ">gain",
+        ">SSIM",
+        ">ST-LPIPS",
+        ">best peer dB",
+        "best peer",
+    )
+    rows: list[tuple[str, ...]] = []
     for kind, row in measured.items():
         best = row["best_peer"]
         rows.append(
@@ -120,7 +129,7 @@ def restoration_table(measured: Mapping[str, Any]) -> tuple[tuple[str, ...], lis
                 f"{row['output']['ssim']:.3f}",
                 f"{row['output']['st_lpips']:.3f}" if "st_lpips" in row["output"] else "-",
                 f"{row['peers'][best]['psnr']:.2f}" if best else "-",
-                best or "-",
+                str(best or "-"),
             )
         )
     return headers, rows

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.metrics import structural_similarity as reference_ssim
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from uare_rt.cli.app import app
 from uare_rt.errors import InputError, UsageError
 from uare_rt.quality import QualityContext
 from uare_rt.slots import DEGRADATIONS
+from uare_rt.training import st_lpips
 from uare_rt.training.evalset import EvaluationSet, psnr
 from uare_rt.training.evaluation import PIPELINES, evaluate_restoration, pipeline_name
 from uare_rt.training.fidelity import structural_similarity
@@ -116,6 +118,17 @@ def test_ssim_is_that_of_scikit_image(evalset: EvaluationSet) -> None:
     degraded, truth = evalset.pair("mix_a", evalset.names[0])
     options = {"channel_axis": 2, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     assert structural_similarity(truth, degraded) == pytest.approx(reference_ssim(truth, degraded, **options), abs=1e-4)
+
+
+def test_st_lpips_is_that_of_its_package() -> None:
+    if importlib.util.find_spec("stlpips_pytorch") is None:
+        pytest.skip("stlpips-pytorch is not installed")
+    with Image.open(ROOT / "tests" / "data" / "photos" / "tiger.jpg") as opened:
+        clean = np.asarray(opened.convert("RGB"))[:160, :192].copy()
+    noisy = np.clip(np.rint(clean + np.random.default_rng(7).normal(0, 25, clean.shape)), 0, 255).astype(np.uint8)
+    distance = st_lpips.load()
+    assert distance(clean, noisy) == pytest.approx(0.42775, abs=0.005), "stlpips-pytorch 0.0.2, shift-tolerant AlexNet"
+    assert distance(clean, clean) == 0
 
 
 def test_restoration_is_compared_with_the_truth(evalset: EvaluationSet) -> None:
