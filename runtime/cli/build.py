@@ -146,7 +146,7 @@ def _build_unified(
     if request.gate or request.max_drop_db is not None:
         raise UsageError("--gate, --max-drop-db: the quality of uare-7b is not measured in dB; leave them out")
     bundle = build_unified(source, out, request, **how)
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (kind, name, f"{value['relative_rms']:.5f}")
         for kind, graphs in bundle.manifest.quality.items()
         for name, value in graphs.items()
