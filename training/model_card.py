@@ -35,8 +35,8 @@ dark and hazy it is (0 to 1 each), and restores it at one, two or four times its
 """
 
 _LIMITS = """\
-- Scores are MOS-like: learned from full-reference measures whose curves were anchored to mean opinions of
-  TID2013 per kind and level of distortion. No person rated a picture for this model.
+- Scores are MOS-like: learned from synthetic damage, by its labels or by full-reference measures whose curves are
+  anchored to mean opinions of TID2013 per kind and level of distortion. No person rated a picture for this model.
 - All damage in training is synthetic. Real cameras, codecs and edits damage in ways that were not seen.
 - 140 photographs are few: faces, text, line art, screens, medical and satellite pictures are rare or absent among them.
 - It restores what is local and tone; it does not invent detail, remove objects or repair scratches.
