@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.layers import macs
 from uare_rt.calibration.observers import Histogram
-from uare_rt.calibration.weights import Moments
+from uare_rt.calibration.weights import Moments, is_collected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Observations:
         largest: for every floating-point tensor its largest finite magnitude.
         histograms: for every tensor that INT8 might quantise.
         macs: for every layer by name its multiplications in one run.
-        moments: for every layer with weights by name, of its input.
+        moments: of a layer's input by the layer's name, see `uare_rt.calibration.weights.is_collected`.
     """
 
     largest: Mapping[str, float]
@@ -80,7 +80,7 @@ def observe(
     moments = {
         layer.name: Moments(layer, nodes[layer.name], graph.constants[layer.weight])
         for layer in layers
-        if layer.weight is not None and digests[results[layer.name]] not in known.moments
+        if is_collected(layer, nodes[layer.name]) and digests[results[layer.name]] not in known.moments
     }
     reads = {layer.name: layer.inputs[0] for layer in layers if layer.name in moments}
     probe = _Probe(graph, largest, [*histograms, *reads.values(), *_shaped(graph, layers, known, digests)])
@@ -103,7 +103,7 @@ def observe(
         {name: known.largest[digests[name]] for name in floats},
         {name: known.histograms[digests[name]] for name in watched},
         {name: known.macs[digests[result]] for name, result in results.items()},
-        {x.name: known.moments[digests[results[x.name]]] for x in layers if x.weight is not None},
+        {x.name: known.moments[digests[results[x.name]]] for x in layers if is_collected(x, nodes[x.name])},
     )
 
 

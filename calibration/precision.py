@@ -223,7 +223,7 @@ def _round_weights(items: Iterable[GraphPrecision]) -> None:
                 continue
             if layer.key not in known:
                 weight = np.asarray(item.graph.constants[layer.weight], np.float32)
-                moments = item.seen.moments[layer.name]
+                moments = item.seen.moments.get(layer.name)
                 known[layer.key] = round_weight(weight, layer.axis, moments, biased=layer.bias is not None)
             item.weights[layer.name] = known[layer.key]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from uare_rt.calibration.layers import Layer
 
-__all__ = ["Moments", "RoundedWeight", "round_weight"]
+__all__ = ["Moments", "RoundedWeight", "is_collected", "round_weight"]
 
 _ROWS_PER_SAMPLE = 1024  # positions of a convolution, or tokens, that are looked at
 _ROWS_PER_INPUT = 2  # with fewer, a covariance tells too little to round by
@@ -71,6 +71,13 @@ class Moments:
         self._products += rows.T @ rows
         self._sums += rows.sum(axis=0, dtype=np.float64)
         self._rows += len(rows)
+
+
+def is_collected(layer: Layer, node: onnx.NodeProto) -> bool:
+    """Whether `Moments` know how a layer's input meets its weights: not of grouped or transposed convolutions."""
+    options = {attribute.name: attribute.i for attribute in node.attribute}
+    grouped = options.get("group", 1) != 1 or options.get("transA", 0) != 0
+    return layer.weight is not None and node.op_type != "ConvTranspose" and not grouped
 
 
 @dataclass(frozen=True, eq=False)
