@@ -142,7 +142,10 @@ def evaluate_restoration(
 
     Raises:
         InputError: a picture is missing or not the one that the manifest is about.
+        UsageError: a slow peer's name is unknown.
     """
+    for name in slow:
+        peer(name)
     measures = Measures(perceptual)
     found: dict[str, Any] = {}
     for kind in kinds if kinds is not None else evalset.input_psnr:
