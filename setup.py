@@ -36,7 +36,7 @@ setup(
     package_data={
         "uare_rt": ["py.typed", "data/**/*"],
         **{name: ["*.yaml"] for name in packages if name != "uare_rt"},
-        "uare_rt.training": ["*.csv", "recipes/*.yaml"],
+        "uare_rt.training": ["*.csv", "*.yaml", "recipes/*.yaml"],
         "uare_rt.kernels": ["*.yaml", "tuning/*.yaml"],
     },
 )

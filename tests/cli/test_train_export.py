@@ -63,16 +63,29 @@ def test_train_passes_its_options_on(run: Run, called: dict[str, Any]) -> None:
     args, options = called["train"]
     assert args == ("nano-v1", Path("data"), Path("out"))
     assert {name: value for name, value in options.items() if name != "progress"} == {
+        "start": None,
         "resume": False,
         "steps": None,
         "threads": None,
         "time_budget": None,
         "workers": 1,
     }
-    more = ["--resume", "--steps", 9, "--threads", 2, "--time-budget", "1h30m", "--workers", 3]
+    more = [
+        "--from",
+        "first.safetensors",
+        "--resume",
+        "--steps",
+        9,
+        "--threads",
+        2,
+        "--time-budget",
+        "1h30m",
+        "--workers",
+        3,
+    ]
     assert run("train", "--recipe", "nano-v1", "--data", "data", "-o", "out", *more).exit_code == 0
     _, options = called["train"]
-    assert options["resume"] is True
+    assert (options["start"], options["resume"]) == (Path("first.safetensors"), True)
     assert (options["steps"], options["threads"], options["time_budget"], options["workers"]) == (9, 2, 90.0, 3)
 
 

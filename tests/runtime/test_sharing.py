@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import uare_rt
-from uare_rt import backends
+from uare_rt import backends, executables
 from uare_rt.backends.engine_cache import graph_directory, trim
 from uare_rt.bundle import Bundle
 from uare_rt.errors import UsageError
@@ -55,6 +55,7 @@ class Counting:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(executables, "_registry", {})  # what other tests hold open would not be loaded anew
     return graph_directory()
 
 
