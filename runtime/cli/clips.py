@@ -36,8 +36,7 @@ def clip_job(paths: Sequence[str], out: str) -> Job | None:
     """
     from uare_rt.video import is_video
     from uare_rt.video.copying import CONTAINERS
-    from uare_rt.video.gstreamer import is_pipeline
-    from uare_rt.video.opening import is_pipe
+    from uare_rt.video.opening import is_pipe, is_pipeline
     from uare_rt.video.sequences import is_pattern
 
     def special(path: str) -> bool:

@@ -24,15 +24,10 @@ if TYPE_CHECKING:
     from uare_rt.video.frames import Checkpoint, Damage, Frame, FrameSource, Pixels, SidePacket
     from uare_rt.video.source import VideoSource
 
-__all__ = ["PipelineSink", "PipelineSource", "description_of", "is_pipeline"]
+__all__ = ["PipelineSink", "PipelineSource", "description_of"]
 
 _TICKS = Fraction(1, 90000)
 _USUAL_RATE = Fraction(25)
-
-
-def is_pipeline(path: str | Path) -> bool:
-    """Whether a name is a pipeline: ``gst:`` and a text as for gst-launch-1.0."""
-    return str(path).startswith("gst:")
 
 
 def description_of(path: str | Path) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "SUFFIXES",
     "RawFormat",
     "is_pipe",
+    "is_pipeline",
     "is_video",
     "open_input",
     "open_pipe",
@@ -78,6 +79,11 @@ class RawFormat:
 def is_video(path: str | Path) -> bool:
     """Whether the name of ``path`` says that it is a video file."""
     return Path(path).suffix.lower() in SUFFIXES
+
+
+def is_pipeline(path: str | Path) -> bool:
+    """Whether a name is a pipeline: ``gst:`` and a text as for gst-launch-1.0."""
+    return str(path).startswith("gst:")
 
 
 def is_pipe(path: str | Path) -> TypeGuard[str]:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from uare_rt.errors import UsageError
 from uare_rt.video.excerpt import ExcerptSource, excerpt_range
 from uare_rt.video.frames import Checkpoint, Frame, FrameSink, FrameSource, Picture
-from uare_rt.video.gstreamer import PipelineSink, PipelineSource, is_pipeline
 from uare_rt.video.journal import Journal
-from uare_rt.video.opening import is_pipe
+from uare_rt.video.opening import is_pipe, is_pipeline
 from uare_rt.video.options import VideoOptions
 from uare_rt.video.pipeline import Stage, run_stages
 from uare_rt.video.piping import PipeSink
@@ -121,6 +120,8 @@ def open_source(source: str | Path, options: VideoOptions) -> FrameSource:
     """
     reader: FrameSource
     if is_pipeline(source):
+        from uare_rt.video.gstreamer import PipelineSource
+
         reader = PipelineSource(source)
     elif not is_pipe(source) and (is_pattern(source) or Path(source).is_dir()):
         reader = ImageSource(source, options.rate)
@@ -138,6 +139,8 @@ def _open_sink(
     reader: FrameSource, source: str | Path, target: str | Path, *, scale: int, overwrite: bool, options: VideoOptions
 ) -> FrameSink:
     if is_pipeline(target):
+        from uare_rt.video.gstreamer import PipelineSink
+
         return PipelineSink(reader, target, scale=scale)
     if is_pipe(target):
         return PipeSink(reader, scale=scale, options=options)
