@@ -43,10 +43,10 @@ def plan_timelines(sources: Sequence[Source], root: Path | None, every: str, *, 
         OutputError: a directory cannot be written, or holds a timeline already.
         MissingExtraError: matplotlib is not installed.
     """
-    from uare_rt.video.timeline_files import TimelineFolder
-
     if root is None:
         return {}
+    from uare_rt.video.timeline_files import TimelineFolder
+
     seconds = parse_seconds(every, "--every")
     if not seconds:
         raise UsageError(f"--every {every}: give a time above 0")

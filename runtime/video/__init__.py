@@ -6,16 +6,22 @@
 
     with uare_rt.load() as session:
         report = restore_video(session, "in.mp4", "out.mp4")
+
+Names are imported on first use: who asks whether a file is a video need not load what restores one.
 """
 
 from __future__ import annotations
 
-from uare_rt.video.assess import VideoAssessment, VideoSample, assess_video, sample_frames
-from uare_rt.video.frames import Damage, Frame, FrameSink, FrameSource, Picture, SidePacket, VideoInfo
-from uare_rt.video.opening import RawFormat, is_video
-from uare_rt.video.options import VideoOptions
-from uare_rt.video.report import KeptOriginal, VideoProgress, VideoReport
-from uare_rt.video.restore import restore_video
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uare_rt.video.assess import VideoAssessment, VideoSample, assess_video, sample_frames
+    from uare_rt.video.frames import Damage, Frame, FrameSink, FrameSource, Picture, SidePacket, VideoInfo
+    from uare_rt.video.opening import RawFormat, is_video
+    from uare_rt.video.options import VideoOptions
+    from uare_rt.video.report import KeptOriginal, VideoProgress, VideoReport
+    from uare_rt.video.restore import restore_video
 
 __all__ = [
     "Damage",
@@ -37,3 +43,36 @@ __all__ = [
     "restore_video",
     "sample_frames",
 ]
+
+_HOME = {
+    "Damage": "frames",
+    "Frame": "frames",
+    "FrameSink": "frames",
+    "FrameSource": "frames",
+    "KeptOriginal": "report",
+    "Picture": "frames",
+    "RawFormat": "opening",
+    "SidePacket": "frames",
+    "VideoAssessment": "assess",
+    "VideoInfo": "frames",
+    "VideoOptions": "options",
+    "VideoProgress": "report",
+    "VideoReport": "report",
+    "VideoSample": "assess",
+    "assess_video": "assess",
+    "is_video": "opening",
+    "restore_video": "restore",
+    "sample_frames": "assess",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'uare_rt.video' has no attribute {name!r}")
+    value: object = getattr(import_module(f"uare_rt.video.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
