@@ -170,7 +170,7 @@ def _tiff_exif(file: BinaryIO, tags: Any, path: Path) -> bytes | None:
 def _from_pillow(file: BinaryIO, path: Path) -> Picture:
     try:
         with relaxed_pillow():
-            image = Image.open(file, formats=_available())
+            image = _opened(file)
     except UnidentifiedImageError as error:
         raise InputError(
             f"{path}: not an image that can be read, whatever its name says; give a whole {_KNOWN} file"
@@ -207,8 +207,18 @@ def _picture_count(image: Image.Image) -> int:
         return 1
 
 
+def _opened(file: BinaryIO) -> Image.Image:
+    """Loading all of Pillow's formats takes longer than reading most pictures: the common ones are tried first."""
+    Image.preinit()
+    try:
+        return Image.open(file, formats=_available())
+    except UnidentifiedImageError:
+        file.seek(0)
+        Image.init()
+        return Image.open(file, formats=_available())
+
+
 def _available() -> list[str]:
-    Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
