@@ -140,7 +140,10 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None, providers: li
             first = ort.InferenceSession(str(graph.path), options, providers=providers)
             return Path(options.optimized_model_filepath).read_bytes()
 
-    content = EngineCache(graph_directory(), most=KEPT_GRAPHS, quiet=True).get(engine_key(facts), optimise)
+    try:
+        content = EngineCache(graph_directory(), most=KEPT_GRAPHS, quiet=True).get(engine_key(facts), optimise)
+    except Exception:  # a full disk, say; what is wrong with the graph itself shows again here
+        return ort.InferenceSession(str(graph.path), _options(ort, threads), providers=providers)
     if first is not None:
         return first
     options = _options(ort, threads)

@@ -204,7 +204,16 @@ def full_disk() -> None:
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.tif", "photo.webp", "clip.mp4", "clip.mkv"])
-def test_a_disk_that_fills_up(spawn: Spawn, tiny: Path, photo: Path, clip: Path, name: str) -> None:
+def test_a_disk_that_fills_up(
+    spawn: Spawn,
+    tiny: Path,
+    photo: Path,
+    clip: Path,
+    name: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # no graph is kept there yet
     source = clip if name.startswith("clip") else photo
     before = everything()
     result = spawn("restore", source, "-o", f"new/{name}", "--scale", 2, "--bundle", tiny, preexec_fn=full_disk)
