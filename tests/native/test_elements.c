@@ -229,8 +229,42 @@ static void test_a_thousand_buffers(void) {
   gst_harness_teardown(h);
 }
 
+static void test_properties_keep_what_was_set(void) {
+  const char *names[] = {"uarerestore", "uareassess"};
+  for (guint i = 0; i < G_N_ELEMENTS(names); ++i) {
+    GstElement *element = gst_object_ref_sink(gst_element_factory_make(names[i], NULL));
+    guint count = 0, own = 0;
+    GParamSpec **specs = g_object_class_list_properties(G_OBJECT_GET_CLASS(element), &count);
+    for (guint j = 0; j < count; ++j) {
+      if (specs[j]->owner_type != G_OBJECT_TYPE(element) || (specs[j]->flags & G_PARAM_WRITABLE) == 0) continue;
+      ++own;
+      GValue value = G_VALUE_INIT, kept = G_VALUE_INIT;
+      g_value_init(&value, specs[j]->value_type);
+      g_object_get_property(G_OBJECT(element), specs[j]->name, &value);
+      CHECK(g_param_value_defaults(specs[j], &value));
+      if (G_VALUE_HOLDS_STRING(&value)) g_value_set_string(&value, "other");
+      if (G_VALUE_HOLDS_UINT(&value)) g_value_set_uint(&value, 2);
+      if (G_VALUE_HOLDS_DOUBLE(&value)) g_value_set_double(&value, 1.0 - g_value_get_double(&value));
+      g_param_value_validate(specs[j], &value);
+      g_object_set_property(G_OBJECT(element), specs[j]->name, &value);
+      g_value_init(&kept, specs[j]->value_type);
+      g_object_get_property(G_OBJECT(element), specs[j]->name, &kept);
+      CHECK(!g_param_value_defaults(specs[j], &kept) && g_param_values_cmp(specs[j], &value, &kept) == 0);
+      g_value_unset(&value);
+      g_value_unset(&kept);
+    }
+    g_free(specs);
+    CHECK(own == (i == 0 ? 8 : 4));
+    g_object_set(element, "backend", NULL, "bundle", NULL, NULL); /* auto, which needs a bundle */
+    CHECK(gst_element_set_state(element, GST_STATE_PAUSED) == GST_STATE_CHANGE_FAILURE);
+    gst_element_set_state(element, GST_STATE_NULL);
+    gst_object_unref(element);
+  }
+}
+
 int main(int argc, char **argv) {
   gst_init(&argc, &argv);
+  test_properties_keep_what_was_set();
   test_caps();
   test_caps_that_cannot_be_met();
   test_a_small_size_keeps_its_matrix_when_enlarged();

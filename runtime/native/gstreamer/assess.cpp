@@ -2,6 +2,7 @@
 #include <string>
 
 #include "elements.hpp"
+#include "properties.hpp"
 #include "video.hpp"
 
 using namespace uare::gst;
@@ -15,7 +16,6 @@ struct UareAssess {
 
   uare_session *session;
   guint64 seen;  // frames since start, flush or new caps
-  gboolean known;
 };
 
 struct UareAssessClass {
@@ -26,8 +26,6 @@ G_DEFINE_TYPE(UareAssess, uare_assess_element, GST_TYPE_VIDEO_FILTER)
 
 namespace {
 
-enum { PROP_0, PROP_BUNDLE, PROP_BACKEND, PROP_INTERVAL, PROP_THREADS };
-
 GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
     "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS)));
 GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
@@ -35,58 +33,10 @@ GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
 
 UareAssess *self_of(gpointer object) { return static_cast<UareAssess *>(object); }
 
-void set_property(GObject *object, guint id, const GValue *value, GParamSpec *spec) {
-  UareAssess *self = self_of(object);
-  GST_OBJECT_LOCK(self);
-  switch (id) {
-    case PROP_BUNDLE:
-      g_free(self->bundle);
-      self->bundle = g_value_dup_string(value);
-      break;
-    case PROP_BACKEND:
-      g_free(self->backend);
-      self->backend = g_value_dup_string(value);
-      break;
-    case PROP_INTERVAL:
-      self->interval = g_value_get_uint(value);
-      break;
-    case PROP_THREADS:
-      self->threads = g_value_get_uint(value);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
-  }
-  GST_OBJECT_UNLOCK(self);
-}
-
-void get_property(GObject *object, guint id, GValue *value, GParamSpec *spec) {
-  UareAssess *self = self_of(object);
-  GST_OBJECT_LOCK(self);
-  switch (id) {
-    case PROP_BUNDLE:
-      g_value_set_string(value, self->bundle);
-      break;
-    case PROP_BACKEND:
-      g_value_set_string(value, self->backend);
-      break;
-    case PROP_INTERVAL:
-      g_value_set_uint(value, self->interval);
-      break;
-    case PROP_THREADS:
-      g_value_set_uint(value, self->threads);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
-  }
-  GST_OBJECT_UNLOCK(self);
-}
-
 gboolean start(GstBaseTransform *transform) {
   UareAssess *self = self_of(transform);
-  std::vector<std::string> options = {"backend=" + std::string(self->backend)};
-  if (self->threads > 0) options.push_back("threads=" + std::to_string(self->threads));
   self->seen = 0;
-  self->session = open_session(GST_ELEMENT(self), self->bundle, options);
+  self->session = open_session(GST_ELEMENT(self), Properties<UareAssess>::session_settings(self));
   return self->session != nullptr;
 }
 
@@ -135,17 +85,14 @@ GstFlowReturn transform_frame_ip(GstVideoFilter *filter, GstVideoFrame *frame) {
 }
 
 void finalize(GObject *object) {
-  UareAssess *self = self_of(object);
-  g_free(self->bundle);
-  g_free(self->backend);
+  Properties<UareAssess>::free_texts(self_of(object));
   G_OBJECT_CLASS(uare_assess_element_parent_class)->finalize(object);
 }
 
 }  // namespace
 
 static void uare_assess_element_init(UareAssess *self) {
-  self->backend = g_strdup("auto");
-  self->interval = 30;
+  Properties<UareAssess>::set_defaults(self);
   // Metas need a writable buffer; its pixels are left alone.
   gst_base_transform_set_in_place(GST_BASE_TRANSFORM(self), TRUE);
   gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);
@@ -156,8 +103,6 @@ static void uare_assess_element_class_init(UareAssessClass *klass) {
   auto *element = GST_ELEMENT_CLASS(klass);
   auto *transform = GST_BASE_TRANSFORM_CLASS(klass);
   auto *filter = GST_VIDEO_FILTER_CLASS(klass);
-  object->set_property = set_property;
-  object->get_property = get_property;
   object->finalize = finalize;
   transform->start = start;
   transform->stop = stop;
@@ -165,20 +110,10 @@ static void uare_assess_element_class_init(UareAssessClass *klass) {
   filter->set_info = set_info;
   filter->transform_frame_ip = transform_frame_ip;
 
-  constexpr auto kReady = static_cast<GParamFlags>(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY);
-  constexpr auto kLive = static_cast<GParamFlags>(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING);
-  g_object_class_install_property(
-      object, PROP_BUNDLE, g_param_spec_string("bundle", "Bundle", "Path of a NAME.uare directory", nullptr, kReady));
-  g_object_class_install_property(
-      object, PROP_BACKEND,
-      g_param_spec_string("backend", "Backend", "auto, openvino, tensorrt, or null for tests", "auto", kReady));
-  g_object_class_install_property(
-      object, PROP_INTERVAL,
-      g_param_spec_uint("interval", "Interval", "Frames from one assessment to the next", 1, G_MAXUINT, 30, kLive));
-  g_object_class_install_property(
-      object, PROP_THREADS,
-      g_param_spec_uint("threads", "Threads", "Processor threads for one frame; 0 takes the cores of this process", 0,
-                        1024, 0, kReady));
+  Properties<UareAssess>::install(
+      object, {{g_param_spec_uint("interval", "Interval", "Frames from one assessment to the next", 1, G_MAXUINT, 30,
+                                  kAnyTime),
+                &UareAssess::interval}});
   gst_element_class_add_static_pad_template(element, &sink_template);
   gst_element_class_add_static_pad_template(element, &src_template);
   gst_element_class_set_static_metadata(

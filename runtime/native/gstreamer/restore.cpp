@@ -3,6 +3,7 @@
 
 #include "elements.hpp"
 #include "nvmm.hpp"
+#include "properties.hpp"
 #include "restore.hpp"
 #include "scaling.hpp"
 #include "video.hpp"
@@ -27,20 +28,18 @@ std::string number(gdouble value) {
 
 gboolean start(GstBaseTransform *transform) {
   UareRestore *self = self_of(transform);
+  SessionSettings settings = Properties<UareRestore>::session_settings(self);
   GST_OBJECT_LOCK(self);
-  std::vector<std::string> options = {"backend=" + std::string(self->backend), "scale=" + std::to_string(self->scale),
-                                      "strength=" + number(self->strength),
-                                      "assess-interval=" + std::to_string(self->assess_interval),
-                                      "skip-above=" + number(self->skip_above)};
-  if (self->threads > 0) options.push_back("threads=" + std::to_string(self->threads));
+  settings.options.push_back("scale=" + std::to_string(self->scale));
+  settings.options.push_back("strength=" + number(self->strength));
+  settings.options.push_back("assess-interval=" + std::to_string(self->assess_interval));
+  settings.options.push_back("skip-above=" + number(self->skip_above));
   self->changed = FALSE;
   self->earliest = GST_CLOCK_TIME_NONE;
   self->passed = 0;
   self->info = {};
-  const std::string bundle = self->bundle == nullptr ? "" : self->bundle;
-  const bool named = self->bundle != nullptr;
   GST_OBJECT_UNLOCK(self);
-  self->session = open_session(GST_ELEMENT(self), named ? bundle.c_str() : nullptr, options);
+  self->session = open_session(GST_ELEMENT(self), settings);
   return self->session != nullptr;
 }
 
@@ -267,20 +266,14 @@ gboolean propose_allocation(GstBaseTransform *transform, GstQuery *decide, GstQu
 }
 
 void finalize(GObject *object) {
-  UareRestore *self = self_of(object);
-  g_free(self->bundle);
-  g_free(self->backend);
+  Properties<UareRestore>::free_texts(self_of(object));
   G_OBJECT_CLASS(uare_restore_parent_class)->finalize(object);
 }
 
 }  // namespace
 
 static void uare_restore_init(UareRestore *self) {
-  self->backend = g_strdup("auto");
-  self->strength = 1;
-  self->scale = 1;
-  self->assess_interval = 30;
-  self->skip_above = kNever;
+  Properties<UareRestore>::set_defaults(self);
   self->earliest = GST_CLOCK_TIME_NONE;
   // Late frames lose their work, not their place: the base class would drop them.
   gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);

@@ -58,9 +58,10 @@ std::string last_message() {
   return error.message;
 }
 
-uare_session *open_session(GstElement *element, const gchar *bundle, const std::vector<std::string> &options) {
+uare_session *open_session(GstElement *element, const SessionSettings &settings) {
   std::vector<const char *> texts;
-  for (const std::string &option : options) texts.push_back(option.c_str());
+  for (const std::string &option : settings.options) texts.push_back(option.c_str());
+  const char *bundle = settings.bundle ? settings.bundle->c_str() : nullptr;
   uare_session *session = nullptr;
   if (uare_open(bundle, texts.data(), texts.size(), &session) != UARE_OK) {
     GST_ELEMENT_ERROR(element, LIBRARY, INIT, ("%s", last_message().c_str()), (nullptr));

@@ -4,6 +4,7 @@
 #include <gst/video/gstvideofilter.h>
 #include <gst/video/video.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,14 @@ void register_meta();
 // The message of this thread's last failed call into the library.
 [[nodiscard]] std::string last_message();
 
+// What a session is opened with.
+struct SessionSettings {
+  std::optional<std::string> bundle;
+  std::vector<std::string> options;  // "key=value"
+};
+
 // Opens a session; on failure posts an element error and returns NULL.
-[[nodiscard]] uare_session *open_session(GstElement *element, const gchar *bundle,
-                                         const std::vector<std::string> &options);
+[[nodiscard]] uare_session *open_session(GstElement *element, const SessionSettings &settings);
 
 // Whether the library can convert what `info` says; the reason if not.
 [[nodiscard]] bool supported(const GstVideoInfo &info, std::string *reason);
