@@ -1,19 +1,10 @@
 /* uarerestore and uareassess in GstHarness: what a pipeline relies on, over the null engine. */
 #include <gst/check/gstharness.h>
 #include <gst/video/video.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int failures = 0;
-
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                               \
-    }                                                                           \
-  } while (0)
+#include "check.h"
 
 static GstHarness *restore(const char *properties, const char *caps) {
   gchar *line = g_strdup_printf("uarerestore backend=null %s", properties);

@@ -3,18 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "uare_rt.h"
-
-static int failures = 0;
-
-/* assert() is compiled out of release builds, which are the ones that are tested. */
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                               \
-    }                                                                           \
-  } while (0)
 
 enum { WIDTH = 5, HEIGHT = 3, INPUT_STRIDE = WIDTH * 3 + 2, PADDING = 0xEE };
 

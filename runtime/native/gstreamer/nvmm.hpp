@@ -1,4 +1,4 @@
-// Frames in NVIDIA's NVMM memory (Jetson, DeepStream), read in place by the processor. Built with UARE_NVMM.
+// Frames in NVIDIA's NVMM memory (Jetson, DeepStream), which the processor reads and writes in place. For UARE_NVMM.
 #pragma once
 
 #include <gst/video/video.h>
@@ -17,26 +17,23 @@ inline constexpr bool kNvmm = true;
   ";" GST_VIDEO_CAPS_MAKE_WITH_FEATURES("memory:NVMM", "{ NV12, I420, P010_10LE, RGBA }")
 #else
 inline constexpr bool kNvmm = false;
-#define UARE_NVMM_CAPS ""
+#define UARE_NVMM_CAPS
 #endif
 
-// Whether caps are of NVMM memory; never where it is not built in.
-[[nodiscard]] bool is_nvmm(const GstCaps *caps);
-
-// The caps on the other side of an element that takes NVMM and gives system memory: from the sink pad all become
-// system memory, from the source pad both are offered. Takes `caps`.
-[[nodiscard]] GstCaps *across_memory(GstCaps *caps, GstPadDirection from);
-
 // A buffer of one NVMM surface, mapped for the processor for as long as this lives.
-class NvmmFrame {
+class NvmmSurface {
  public:
-  explicit NvmmFrame(GstBuffer *buffer);
-  ~NvmmFrame();
-  NvmmFrame(const NvmmFrame &) = delete;
-  NvmmFrame &operator=(const NvmmFrame &) = delete;
+  // `access` is GST_MAP_READ or GST_MAP_WRITE.
+  NvmmSurface(GstBuffer *buffer, GstMapFlags access);
+  ~NvmmSurface();
+  NvmmSurface(const NvmmSurface &) = delete;
+  NvmmSurface &operator=(const NvmmSurface &) = delete;
 
-  // Points the planes of `view` at the surface. False where that failed; the reason is in `failure`.
-  [[nodiscard]] bool describe(uare_frame &view, std::string *failure) const;
+  // Points the planes of `view` at the surface. Returns why not, or "".
+  [[nodiscard]] std::string describe(uare_frame &view) const;
+
+  // Makes what was written visible to the device. Returns why not, or "".
+  [[nodiscard]] std::string give_to_device();
 
  private:
   GstBuffer *buffer_;
@@ -44,5 +41,8 @@ class NvmmFrame {
   void *surface_ = nullptr;  // NvBufSurface, mapped
   std::string failure_;
 };
+
+// Makes a pool of surfaces for the caps of an allocation query. Returns why not, or "".
+[[nodiscard]] std::string new_nvmm_pool(GstQuery *query, GstBufferPool **pool);
 
 }  // namespace uare::gst

@@ -2,7 +2,7 @@
 #include <string>
 
 #include "elements.hpp"
-#include "nvmm.hpp"
+#include "memory.hpp"
 #include "properties.hpp"
 #include "restore.hpp"
 #include "scaling.hpp"
@@ -15,9 +15,9 @@ G_DEFINE_TYPE(UareRestore, uare_restore, GST_TYPE_VIDEO_FILTER)
 namespace {
 
 GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
-    "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS) UARE_NVMM_CAPS));
+    "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS) UARE_MEMORY_CAPS));
 GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
-    "src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS)));
+    "src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(UARE_VIDEO_FORMATS) UARE_MEMORY_CAPS));
 
 UareRestore *self_of(gpointer object) { return static_cast<UareRestore *>(object); }
 
@@ -50,21 +50,23 @@ gboolean stop(GstBaseTransform *transform) {
   self->session = nullptr;
   GST_OBJECT_UNLOCK(self);
   uare_close(session);
+  gst_clear_object(&self->cuda_context);
   return TRUE;
 }
 
 GstCaps *transform_caps(GstBaseTransform *transform, GstPadDirection direction, GstCaps *caps, GstCaps *filter) {
   GstCaps *scaled = scaled_caps(caps, direction, static_cast<int>(self_of(transform)->scale));
-  scaled = across_memory(scaled, direction);
+  scaled = across_memory(scaled);
   if (filter == nullptr) return scaled;
   GstCaps *filtered = gst_caps_intersect_full(filter, scaled, GST_CAPS_INTERSECT_FIRST);
   gst_caps_unref(scaled);
   return filtered;
 }
 
-gboolean set_info(GstVideoFilter *filter, GstCaps *caps, GstVideoInfo *in, GstCaps *, GstVideoInfo *out) {
+gboolean set_info(GstVideoFilter *filter, GstCaps *in_caps, GstVideoInfo *in, GstCaps *out_caps, GstVideoInfo *out) {
   UareRestore *self = self_of(filter);
-  self->nvmm = is_nvmm(caps);
+  self->in_memory = memory_of(in_caps);
+  self->out_memory = memory_of(out_caps);
   std::string reason;
   if (!supported(*in, &reason)) {
     GST_ELEMENT_ERROR(self, STREAM, FORMAT, ("%s", reason.c_str()), (nullptr));
@@ -131,6 +133,10 @@ GstClockTime own_latency(UareRestore *self) {
 }
 
 gboolean query(GstBaseTransform *transform, GstPadDirection direction, GstQuery *query) {
+  if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT &&
+      answer_cuda_query(GST_ELEMENT(transform), query, self_of(transform)->cuda_context)) {
+    return TRUE;
+  }
   const gboolean answered =
       GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->query(transform, direction, query);
   if (!answered || direction != GST_PAD_SRC || GST_QUERY_TYPE(query) != GST_QUERY_LATENCY) return answered;
@@ -204,7 +210,7 @@ uare_status work(UareRestore *self, const uare_frame &input, const uare_frame &o
   return status;
 }
 
-GstFlowReturn restore(UareRestore *self, GstBuffer *in, const uare_frame &input, GstVideoFrame *out) {
+GstFlowReturn restore(UareRestore *self, GstBuffer *in, const uare_frame &input, GstBuffer *out, uare_frame output) {
   const GstClockTime pts = GST_BUFFER_PTS(in);
   const GstClockTime running_time =
       gst_segment_to_running_time(&GST_BASE_TRANSFORM(self)->segment, GST_FORMAT_TIME, pts);
@@ -212,7 +218,6 @@ GstFlowReturn restore(UareRestore *self, GstBuffer *in, const uare_frame &input,
   info.struct_size = sizeof info;
   uare_assessment verdict = {};
   verdict.struct_size = sizeof verdict;
-  uare_frame output = view_of(out);
   output.matrix = input.matrix;
   output.range = input.range;
   output.siting = input.siting;
@@ -228,45 +233,59 @@ GstFlowReturn restore(UareRestore *self, GstBuffer *in, const uare_frame &input,
   const bool assessed = info.assessed > self->info.assessed;
   self->info = info;
   GST_OBJECT_UNLOCK(self);
-  if (info.assessed > 0) attach_verdict(out->buffer, verdict);
+  if (info.assessed > 0) attach_verdict(out, verdict);
   if (assessed) post_verdict(GST_ELEMENT(self), verdict, pts, running_time);
   return GST_FLOW_OK;
 }
 
-GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *in, GstVideoFrame *out) {
-  return restore(self_of(filter), in->buffer, view_of(in), out);
-}
-
-// The base class would take the surface's description for its pixels.
+// The base class would take what describes an NVMM surface for its pixels.
 GstFlowReturn transform(GstBaseTransform *transform, GstBuffer *in, GstBuffer *out) {
   UareRestore *self = self_of(transform);
-  if (!self->nvmm) return GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->transform(transform, in, out);
   auto *filter = GST_VIDEO_FILTER(transform);
-  const NvmmFrame frame(in);
-  uare_frame input = view_of(filter->in_info);
-  std::string failure;
-  GstVideoFrame target;
-  if (!frame.describe(input, &failure)) {
-    GST_ELEMENT_ERROR(self, RESOURCE, READ, ("%s", failure.c_str()), (nullptr));
+  const Pixels input(in, filter->in_info, self->in_memory, GST_MAP_READ);
+  if (!input.failure().empty()) {
+    GST_ELEMENT_ERROR(self, RESOURCE, READ, ("%s", input.failure().c_str()), (nullptr));
     return GST_FLOW_ERROR;
   }
-  if (!gst_video_frame_map(&target, &filter->out_info, out, GST_MAP_WRITE)) {
-    GST_ELEMENT_ERROR(self, RESOURCE, WRITE, ("the output buffer cannot be mapped"), (nullptr));
-    return GST_FLOW_ERROR;
+  Pixels output(out, filter->out_info, self->out_memory, GST_MAP_WRITE);
+  std::string failure = output.failure();
+  GstFlowReturn result = GST_FLOW_OK;
+  if (failure.empty()) {
+    result = restore(self, in, input.view(), out, output.view());
+    failure = output.finish();
   }
-  const GstFlowReturn result = restore(self, in, input, &target);
-  gst_video_frame_unmap(&target);
-  return result;
+  if (failure.empty()) return result;
+  GST_ELEMENT_ERROR(self, RESOURCE, WRITE, ("%s", failure.c_str()), (nullptr));
+  return GST_FLOW_ERROR;
 }
 
-// Memory of ours is of no use to a source of NVMM.
+// System memory of ours is of no use to a source of other memory.
 gboolean propose_allocation(GstBaseTransform *transform, GstQuery *decide, GstQuery *query) {
-  if (self_of(transform)->nvmm) return FALSE;
+  if (self_of(transform)->in_memory != Memory::kSystem) return FALSE;
   return GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->propose_allocation(transform, decide, query);
 }
 
+gboolean decide_allocation(GstBaseTransform *transform, GstQuery *query) {
+  UareRestore *self = self_of(transform);
+  if (self->out_memory != Memory::kSystem) {
+    const std::string failure = offer_pool(self->out_memory, GST_ELEMENT(self), &self->cuda_context, query);
+    if (!failure.empty()) {
+      GST_ELEMENT_ERROR(self, RESOURCE, OPEN_WRITE, ("%s", failure.c_str()), (nullptr));
+      return FALSE;
+    }
+  }
+  return GST_BASE_TRANSFORM_CLASS(uare_restore_parent_class)->decide_allocation(transform, query);
+}
+
+void set_context(GstElement *element, GstContext *context) {
+  keep_cuda_context(element, context, &self_of(element)->cuda_context);
+  GST_ELEMENT_CLASS(uare_restore_parent_class)->set_context(element, context);
+}
+
 void finalize(GObject *object) {
-  Properties<UareRestore>::free_texts(self_of(object));
+  UareRestore *self = self_of(object);
+  Properties<UareRestore>::free_texts(self);
+  gst_clear_object(&self->cuda_context);  // one that came before a start
   G_OBJECT_CLASS(uare_restore_parent_class)->finalize(object);
 }
 
@@ -285,6 +304,7 @@ static void uare_restore_class_init(UareRestoreClass *klass) {
   auto *transform = GST_BASE_TRANSFORM_CLASS(klass);
   auto *filter = GST_VIDEO_FILTER_CLASS(klass);
   object->finalize = finalize;
+  element->set_context = set_context;
   transform->start = start;
   transform->stop = stop;
   transform->transform_caps = transform_caps;
@@ -293,9 +313,10 @@ static void uare_restore_class_init(UareRestoreClass *klass) {
   transform->query = query;
   transform->transform_meta = transform_meta;
   transform->transform = ::transform;
+  transform->transform_ip = nullptr;  // nothing is done in place
   transform->propose_allocation = propose_allocation;
+  transform->decide_allocation = decide_allocation;
   filter->set_info = set_info;
-  filter->transform_frame = transform_frame;
   install_restore_properties(object);
   gst_element_class_add_static_pad_template(element, &sink_template);
   gst_element_class_add_static_pad_template(element, &src_template);

@@ -3,6 +3,7 @@
 
 #include <gst/video/gstvideofilter.h>
 
+#include "memory.hpp"
 #include "uare_rt.h"
 
 struct UareRestore {
@@ -21,7 +22,8 @@ struct UareRestore {
   uare_session *session;
   GstClockTime frame_duration;  // of the negotiated rate
   GstClockTime earliest;        // running time that downstream still waits for, from its QoS events
-  gboolean nvmm;                // whether frames come in NVMM memory
+  uare::gst::Memory in_memory, out_memory;
+  GstObject *cuda_context;      // of the pipeline, for output in CUDA memory; NULL before it is needed
   guint64 passed;               // frames enlarged or copied only, because they were late
   uare_info info;               // after the last frame, under the object lock
 };
