@@ -24,6 +24,7 @@ from processes import run_measured
 
 PARTS = ("vision", "encode", "decode_image", "prefill", "decode", "denoise")
 AXES = {"N": 4, "G": 64, "U": 6, "S": 16, "G+U": 70, "S+G+U": 86, "H": 128, "W": 128, "h": 16, "w": 16}
+AXES |= {"B": 1, "S+G+2": 82}
 
 
 def export(folder: Path) -> None:

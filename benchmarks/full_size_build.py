@@ -65,7 +65,7 @@ def main() -> None:
     config = replace(UARE_7B, mot=replace(UARE_7B.mot, layers=1), vocabulary=VOCABULARY)
     mot = config.mot
     rng = np.random.default_rng(0)
-    cache = (mot.layers, mot.kv_heads, 64, mot.head_dim)
+    cache = (mot.layers, 1, mot.kv_heads, 64, mot.head_dim)
     feeds = [
         {
             "embeddings": rng.standard_normal((1, mot.hidden)).astype(np.float32),
@@ -75,7 +75,7 @@ def main() -> None:
         }
         for _ in range(4)
     ]
-    shapes = [(mot.layers, mot.kv_heads, past, mot.head_dim) for past in PAST]
+    shapes = [(mot.layers, 1, mot.kv_heads, past, mot.head_dim) for past in PAST]
     profile = {name: Profile(min=shapes[0], opt=shapes[1], max=shapes[2]) for name in ("past_k", "past_v")}
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -23,6 +23,7 @@ from uare_rt.calibration.unified import WeightSink, linear_inputs, stays_float32
 from uare_rt.errors import BackendError, UsageError
 from uare_rt.machine import available_memory
 from uare_rt.manifest import PENDING, BackendInfo, CalibrationInfo, Profile
+from uare_rt.vlm.contexts import Together
 from uare_rt.vlm.engine import Embedding, Engine
 from uare_rt.vlm.transforms import resize
 
@@ -51,6 +52,7 @@ _WITHOUT_ENGINE = ("encode_outer", "decode_outer")
 _WIDENED = 2  # of 16-bit weights that ONNX Runtime holds in float32
 
 PROFILE: Mapping[str, tuple[int, int, int]] = {
+    "B": (1, 3, 3),
     "S": (0, 1024, 8192),
     "G": (0, 1024, 4096),
     "U": (1, 128, 4902),
@@ -62,8 +64,8 @@ PROFILE: Mapping[str, tuple[int, int, int]] = {
     "rows": (16, 128, 256),
     "columns": (16, 128, 256),
 }
-"""Smallest, usual and largest of every dynamic dimension: cached (S), latent (G) and other tokens (U), rows (N);
-features between the parts of the autoencoder (rows, columns)."""
+"""Smallest, usual and largest of every dynamic dimension: branches of guidance (B); cached (S), latent (G) and other
+tokens (U), rows (N); features between the parts of the autoencoder (rows, columns)."""
 
 
 def build_unified(
@@ -221,7 +223,7 @@ def drive(
         context, _ = engine.follow(context, layout.special.bos)
         grid = (latent.shape[1] // layout.latent_patch, latent.shape[2] // layout.latent_patch)
         noise = rng.standard_normal((grid[0] * grid[1], layout.latent_width)).astype(np.float32)
-        velocity, stream = engine.denoise(context, noise, engine.latent_rows(grid), 0.7)
+        (velocity,), (stream,) = engine.denoise(Together.of([context]), noise, engine.latent_rows(grid), 0.7)
         engine.velocity(stream)
         engine.picture(noise - velocity, grid)
     for executable in loaded.values():
@@ -230,10 +232,13 @@ def drive(
 
 
 def profile_of(spec: GraphSpec) -> dict[str, Profile]:
-    """Shapes of the inputs with dynamic dimensions, by `PROFILE`; a dimension may be a sum of others."""
+    """Shapes of the inputs with dynamic dimensions, by `PROFILE`; a dimension may be a sum of others and numbers."""
+
+    def size(term: str, which: int) -> int:
+        return int(term) if term.isdigit() else PROFILE[term][which]
 
     def shape(dims: Sequence[int | str], which: int) -> tuple[int, ...]:
-        return tuple(d if isinstance(d, int) else sum(PROFILE[name][which] for name in d.split("+")) for d in dims)
+        return tuple(d if isinstance(d, int) else sum(size(term, which) for term in d.split("+")) for d in dims)
 
     return {
         tensor.name: Profile(min=shape(tensor.shape, 0), opt=shape(tensor.shape, 1), max=shape(tensor.shape, 2))

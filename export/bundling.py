@@ -61,7 +61,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     real_images: Path | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Path:
     """Export trained weights as a bundle of ONNX graphs.
 
@@ -73,7 +73,7 @@ def export_bundle(
         out: the bundle directory to make, ``NAME.uare``.
         overwrite: replace an existing bundle.
         real_images: directory of images for the comparison; a synthetic picture stands in if None.
-        progress: called with a line about what is being done.
+        progress: called with what is being done, and the finished part of the whole, 0 to 1.
 
     Returns:
         The bundle directory.
@@ -83,7 +83,7 @@ def export_bundle(
         OutputError: the bundle exists or cannot be written.
         UareError: a graph differs from PyTorch by more than `TOLERANCE`, or cannot be exported.
     """
-    say = progress or (lambda _: None)
+    say = progress or (lambda _, __: None)
     if out.exists() and not overwrite:
         raise OutputError(f"{out} already exists; choose another name or give --overwrite")
     model, facts = load_nano(checkpoint)
@@ -92,16 +92,16 @@ def export_bundle(
     frames = _real_frames(real_images)
     graphs = nano_graphs(model, SCALES)
     models = []
-    for graph in graphs:
-        say(f"tracing {graph.name}")
+    for index, graph in enumerate(graphs):
+        say(f"tracing {graph.name}", index / len(graphs) / 2)
         models.append(trace(graph))
     weights = pack_weights(models)
     files: dict[str, Path | bytes] = {WEIGHT_FILE: weights, _NULL_FILE: b""}
     specs = {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / WEIGHT_FILE).write_bytes(weights)
-        for graph, proto in zip(graphs, models, strict=True):
-            say(f"comparing {graph.name} with PyTorch")
+        for index, (graph, proto) in enumerate(zip(graphs, models, strict=True)):
+            say(f"comparing {graph.name} with PyTorch", 0.5 + index / len(graphs) / 2)
             path = Path(folder) / f"{graph.name}.onnx"
             path.write_bytes(proto.SerializeToString(deterministic=True))
             files[path.name] = path.read_bytes()
@@ -110,7 +110,7 @@ def export_bundle(
         null = dict(zip(CONTEXT_NAMES, (context.k[:, 0], context.v[:, 0], context.vec[0]), strict=True))
         np.savez(Path(folder) / _NULL_FILE, **{name: tensor.numpy() for name, tensor in null.items()})
         files[_NULL_FILE] = (Path(folder) / _NULL_FILE).read_bytes()
-    say(f"writing {out}")
+    say(f"writing {out}", 1.0)
     manifest = _manifest(model, facts, sha256_of(checkpoint), specs)
     write_bundle(out, manifest, files, overwrite=overwrite)
     return out

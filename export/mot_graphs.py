@@ -6,7 +6,7 @@ brings its own rotary position, and a text at the end of a context stays at the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,11 +32,23 @@ _LARGEST = 127  # of the int8 levels, as in the model
 
 
 @dataclass(frozen=True)
+class _Bias:
+    """Added to scores: [T, S + T], or where it is not ``of_queries`` the same for all of a branch, [B, 1, 1, S + T]."""
+
+    value: str
+    of_queries: bool
+
+
+@dataclass(frozen=True)
 class _Tokens:
-    """Values of the residual stream by expert, gen first; None where a graph has no token of the expert."""
+    """Values of the residual stream [B * T, hidden] by expert, gen first; None where there is no token of the expert.
+
+    Of several branches, one after another.
+    """
 
     gen: str | None
     und: str | None
+    generated: str = ""  # [1], tokens of the gen expert in one branch
 
     def present(self) -> list[tuple[str, str]]:
         """Expert and value of the experts that have tokens."""
@@ -51,11 +63,21 @@ def _rms_norm(g: GraphWriter, x: str, module: str, eps: float) -> str:
 
 
 class _Decoder:
-    """Writes the layers of the mixture of transformers into a graph."""
+    """Writes the layers of the mixture of transformers into a graph.
 
-    def __init__(self, g: GraphWriter, config: MoTConfig, positions: str, kind: CacheType) -> None:
-        self.g, self.config, self.kind = g, config, kind
-        start = (config.layers, config.kv_heads, "S")
+    Args:
+        g: the graph.
+        config: of the layers.
+        positions: rotary positions [B, T], or [B, 1] where all tokens of a branch share one.
+        kind: how keys and values are stored.
+        branches: ``B``; a value [1] of it where it is dynamic.
+    """
+
+    def __init__(
+        self, g: GraphWriter, config: MoTConfig, positions: str, kind: CacheType, branches: str | None = None
+    ) -> None:
+        self.g, self.config, self.kind, self.branches = g, config, kind, branches
+        start = (config.layers, 1 if branches is None else "B", config.kv_heads, "S")
         dtype = _CACHE_DTYPES[kind]
         self.past = {name: g.input(f"past_{name}", dtype, (*start, config.head_dim)) for name in "kv"}
         if kind == "int8":
@@ -66,8 +88,8 @@ class _Decoder:
         exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
         angles = g.op(
             "Mul",
-            g.op("Unsqueeze", g.cast(positions, "float32"), g.ints(1, 2)),
-            g.constant((config.rope_theta**-exponent).numpy()[None, None]),
+            g.op("Unsqueeze", g.cast(positions, "float32"), g.ints(2, 3)),
+            g.constant((config.rope_theta**-exponent).numpy()[None, None, None]),
         )
         self.turn = g.op("Cos", angles), g.op("Sin", angles)
 
@@ -76,7 +98,7 @@ class _Decoder:
         return _rms_norm(self.g, x, module, self.config.eps)
 
     def _cached(self, name: str, index: int) -> str:
-        """Keys or values of a layer as they were read, [kv_heads, S, head_dim], float32 for this layer only."""
+        """Keys or values of a layer as they were read, [B, kv_heads, S, head_dim], float32 for this layer only."""
         g = self.g
         layer = g.op("Gather", self.past[name], g.constant(index, np.int64), axis=0)
         if self.kind == "same":
@@ -87,54 +109,59 @@ class _Decoder:
         return g.op("Mul", wide, g.op("Gather", self.past[f"{name}_scale"], g.constant(index, np.int64), axis=0))
 
     def _heads(self, x: str, module: str, heads: int) -> str:
+        """[B * T, hidden] -> [B, T, heads, head_dim]."""
         g, config = self.g, self.config
         projected = g.linear(x, module, bias=config.qkv_bias)
-        return g.op("Reshape", projected, g.ints(0, heads, config.head_dim))
+        if self.branches is None:
+            return g.op("Reshape", projected, g.ints(1, -1, heads, config.head_dim))
+        shape = g.op("Concat", self.branches, g.ints(-1, heads, config.head_dim), axis=0)
+        return g.op("Reshape", projected, shape)
 
     def _joined(self, parts: list[str]) -> str:
-        return parts[0] if len(parts) == 1 else self.g.op("Concat", *parts, axis=0)
+        return parts[0] if len(parts) == 1 else self.g.op("Concat", *parts, axis=1)
 
     def _rotated(self, x: str) -> str:
         g = self.g
         cos, sin = self.turn
-        first, second = g.ops("Split", 2, x, axis=2, num_outputs=2)
+        first, second = g.ops("Split", 2, x, axis=3, num_outputs=2)
         turned = (
             g.op("Sub", g.op("Mul", first, cos), g.op("Mul", second, sin)),
             g.op("Add", g.op("Mul", second, cos), g.op("Mul", first, sin)),
         )
-        return g.op("Concat", *turned, axis=2)
+        return g.op("Concat", *turned, axis=3)
 
-    def _attend(self, q: str, k: str, v: str, bias: str | None) -> str:
-        """[T, heads, d] and [K, S + T, d] twice -> [T, heads * d]."""
+    def _attend(self, q: str, k: str, v: str, bias: _Bias | None) -> str:
+        """[B, T, heads, d] and [B, kv_heads, S + T, d] twice -> [B, T, heads * d]."""
         g, config = self.g, self.config
-        groups = config.heads // config.kv_heads
         q = g.op("Mul", q, g.constant(config.head_dim**-0.5))
-        q = g.op("Reshape", q, g.ints(0, config.kv_heads, groups, config.head_dim))
-        q = g.op("Transpose", q, perm=[1, 2, 0, 3])
+        q = g.op("Transpose", q, perm=[0, 2, 1, 3])
         # One key head after another: the scores of only one are held.
         mixed = self._joined(
             [self._of_head(*parts, bias) for parts in zip(*map(self._by_head, (q, k, v)), strict=True)]
         )
-        mixed = g.op("Transpose", mixed, perm=[2, 0, 1, 3])
-        return g.op("Reshape", mixed, g.ints(0, config.heads * config.head_dim))
+        mixed = g.op("Transpose", mixed, perm=[0, 2, 1, 3])
+        return g.op("Reshape", mixed, g.ints(0, 0, config.heads * config.head_dim))
 
     def _by_head(self, x: str) -> list[str]:
         count = self.config.kv_heads
-        return [x] if count == 1 else self.g.ops("Split", count, x, axis=0, num_outputs=count)
+        return [x] if count == 1 else self.g.ops("Split", count, x, axis=1, num_outputs=count)
 
-    def _of_head(self, q: str, k: str, v: str, bias: str | None) -> str:
-        """One key head: q [1, groups, T, d], k and v [1, S + T, d] -> [1, groups, T, d]."""
+    def _of_head(self, q: str, k: str, v: str, bias: _Bias | None) -> str:
+        """One key head: q [B, groups, T, d], k and v [B, 1, S + T, d] -> [B, groups, T, d]."""
         g, config = self.g, self.config
-        k = g.op("Transpose", k, perm=[0, 2, 1])
+        k = g.op("Transpose", k, perm=[0, 1, 3, 2])
+        together = bias is None or not bias.of_queries
+        if together:  # one matrix product, whatever the number of queries
+            q = g.op("Reshape", q, g.ints(0, 1, -1, config.head_dim))
+        scores = g.op("MatMul", q, k)
         if bias is not None:
-            scores = g.op("Add", g.op("MatMul", q, k), bias)
-            return g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
-        # One matrix product, whatever the number of queries.
-        scores = g.op("MatMul", g.op("Reshape", q, g.ints(0, -1, config.head_dim)), k)
+            scores = g.op("Add", scores, bias.value)
         mixed = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
-        return g.op("Reshape", mixed, g.ints(1, config.heads // config.kv_heads, -1, config.head_dim))
+        if together:
+            mixed = g.op("Reshape", mixed, g.ints(0, config.heads // config.kv_heads, -1, config.head_dim))
+        return mixed
 
-    def layer(self, index: int, tokens: _Tokens, bias: str | None) -> _Tokens:
+    def layer(self, index: int, tokens: _Tokens, bias: _Bias | None) -> _Tokens:
         """One layer; its keys and values of the new tokens are kept for `cache`."""
         g, config = self.g, self.config
         stem = f"language.mot.layers.{index}"
@@ -144,10 +171,10 @@ class _Decoder:
             q.append(self.norm(self._heads(normed, f"{stem}.{expert}.q", config.heads), f"{stem}.{expert}.q_norm"))
             k.append(self.norm(self._heads(normed, f"{stem}.{expert}.k", config.kv_heads), f"{stem}.{expert}.k_norm"))
             v.append(self._heads(normed, f"{stem}.{expert}.v", config.kv_heads))
-        new = [g.op("Transpose", x, perm=[1, 0, 2]) for x in (self._rotated(self._joined(k)), self._joined(v))]
+        new = [g.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (self._rotated(self._joined(k)), self._joined(v))]
         self.keys.append(new[0])
         self.values.append(new[1])
-        whole = [g.op("Concat", self._cached(name, index), own, axis=1) for name, own in zip("kv", new, strict=True)]
+        whole = [g.op("Concat", self._cached(name, index), own, axis=2) for name, own in zip("kv", new, strict=True)]
         mixed = self._attend(self._rotated(self._joined(q)), *whole, bias)
         after = {}
         for (expert, x), part in zip(tokens.present(), self._parted(mixed, tokens), strict=True):
@@ -156,17 +183,18 @@ class _Decoder:
             gate = g.silu(g.linear(normed, f"{stem}.{expert}.gate", bias=False))
             inner = g.op("Mul", gate, g.linear(normed, f"{stem}.{expert}.up", bias=False))
             after[expert] = g.op("Add", x, g.linear(inner, f"{stem}.{expert}.down", bias=False))
-        return _Tokens(after.get("gen"), after.get("und"))
+        return replace(tokens, **after)
 
     def _parted(self, x: str, tokens: _Tokens) -> list[str]:
+        """[B, T, width] -> [B * T, width] of every expert that has tokens."""
         g = self.g
-        if tokens.gen is None or tokens.und is None:
-            return [x]
-        count = g.op("Shape", tokens.gen, end=1)
-        zero, end, axis = g.ints(0), g.ints(_END), g.ints(0)
-        return [g.op("Slice", x, zero, count, axis), g.op("Slice", x, count, end, axis)]
+        parts = [x]
+        if tokens.gen is not None and tokens.und is not None:
+            zero, end, axis = g.ints(0), g.ints(_END), g.ints(1)
+            parts = [g.op("Slice", x, zero, tokens.generated, axis), g.op("Slice", x, tokens.generated, end, axis)]
+        return [g.op("Reshape", part, g.ints(-1, self.config.heads * self.config.head_dim)) for part in parts]
 
-    def layers(self, tokens: _Tokens, bias: str | None = None) -> _Tokens:
+    def layers(self, tokens: _Tokens, bias: _Bias | None = None) -> _Tokens:
         """All layers."""
         for index in range(self.config.layers):
             tokens = self.layer(index, tokens, bias)
@@ -175,7 +203,7 @@ class _Decoder:
     def cache(self, tokens: int | str) -> None:
         """Give out the keys and values of the new tokens, in the type of the cache."""
         g, config = self.g, self.config
-        start = (config.layers, config.kv_heads, tokens)
+        start = (config.layers, 1, config.kv_heads, tokens)
         for name, parts in (("k", self.keys), ("v", self.values)):
             stacked = g.op("Concat", *(g.op("Unsqueeze", x, g.ints(0)) for x in parts), axis=0)
             if self.kind == "int8":
@@ -211,9 +239,9 @@ def _latents(g: GraphWriter, config: UnifiedConfig, count: str, time: str | None
     return g.op("Add", x, g.op("Gather", g.weight("latents.table"), rows, axis=0))
 
 
-def _velocity(g: GraphWriter, config: UnifiedConfig, stream: str) -> None:
+def _velocity(g: GraphWriter, config: UnifiedConfig, stream: str) -> str:
     hidden = _rms_norm(g, stream, "language.mot.gen_norm", config.mot.eps)
-    g.output("velocity", g.linear(hidden, "latents.outward"), ("G", config.latent_width))
+    return g.linear(hidden, "latents.outward")
 
 
 def prefill_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "same") -> onnx.ModelProto:
@@ -221,17 +249,18 @@ def prefill_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "s
 
     Inputs ``latents`` [G, latent width] and their ``latent_rows`` in the position table (G may be 0), ``embeddings``
     [U, hidden], ``positions`` [G + U], ``mask`` [G + U, S + G + U] true where attention is allowed, ``past_k`` and
-    ``past_v`` [layers, kv_heads, S, head_dim] (S may be 0), ``rows`` [N] of the und tokens whose logits are wanted.
+    ``past_v`` [layers, 1, kv_heads, S, head_dim] (S may be 0), ``rows`` [N] of the und tokens whose logits are wanted.
     Outputs ``logits`` [N, vocabulary], and ``k`` and ``v`` of the new tokens.
     """
     g = GraphWriter("prefill", weights)
     gen = _latents(g, config, "G", None)
     und = g.input("embeddings", "float32", ("U", config.mot.hidden))
-    decoder = _Decoder(g, config.mot, g.input("positions", "int64", ("G+U",)), cache)
+    positions = g.input("positions", "int64", ("G+U",))
+    decoder = _Decoder(g, config.mot, g.op("Unsqueeze", positions, g.ints(0)), cache)
     mask = g.input("mask", "bool", ("G+U", "S+G+U"))
     rows = g.input("rows", "int64", ("N",))
-    bias = g.op("Where", mask, g.constant(0.0), g.constant(_HIDDEN))
-    tokens = decoder.layers(_Tokens(gen, und), bias)
+    bias = _Bias(g.op("Where", mask, g.constant(0.0), g.constant(_HIDDEN)), of_queries=True)
+    tokens = decoder.layers(_Tokens(gen, und, g.op("Shape", gen, end=1)), bias)
     assert tokens.und is not None
     decoder.logits(g.op("Gather", tokens.und, rows, axis=0), config.vocabulary, "N")
     decoder.cache("G+U")
@@ -242,7 +271,8 @@ def decode_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "sa
     """Append one und token: ``embeddings`` [1, hidden], ``positions`` [1] and the past -> ``logits``, ``k``, ``v``."""
     g = GraphWriter("decode", weights)
     und = g.input("embeddings", "float32", (1, config.mot.hidden))
-    decoder = _Decoder(g, config.mot, g.input("positions", "int64", (1,)), cache)
+    positions = g.input("positions", "int64", (1,))
+    decoder = _Decoder(g, config.mot, g.op("Unsqueeze", positions, g.ints(0)), cache)
     tokens = decoder.layers(_Tokens(None, und))
     assert tokens.und is not None
     decoder.logits(tokens.und, config.vocabulary, 1)
@@ -251,20 +281,34 @@ def decode_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "sa
 
 
 def denoise_graph(config: UnifiedConfig, weights: Weights, cache: CacheType = "same") -> onnx.ModelProto:
-    """One evaluation of the flow in a context.
+    """One evaluation of the flow in each of B contexts, the branches of guidance: weights are read once for all.
 
     Inputs ``latents`` [G, latent width], ``latent_rows`` [G], ``time`` [1], ``delimiters`` [2, hidden] (the embedded
-    start and end of an image), ``position`` [1] shared by all, ``past_k`` and ``past_v``. Outputs ``velocity``
-    [G, latent width], and the ``stream`` [G, hidden] it was read from, which forecasts need.
+    start and end of an image), ``position`` [B] shared by all tokens of a branch, ``mask`` [B, S + G + 2] false for
+    the filling of shorter contexts, ``past_k`` and ``past_v`` [layers, B, kv_heads, S, head_dim]. Outputs
+    ``velocity`` [B, G, latent width], and the ``stream`` [B, G, hidden] it was read from, which forecasts need.
     """
     g = GraphWriter("denoise", weights)
-    gen = _latents(g, config, "G", g.input("time", "float32", (1,)))
-    und = g.input("delimiters", "float32", (2, config.mot.hidden))
-    decoder = _Decoder(g, config.mot, g.input("position", "int64", (1,)), cache)
-    tokens = decoder.layers(_Tokens(gen, und))
+    latents = _latents(g, config, "G", g.input("time", "float32", (1,)))
+    delimiters = g.input("delimiters", "float32", (2, config.mot.hidden))
+    position = g.input("position", "int64", ("B",))
+    branches = g.op("Shape", position)
+    decoder = _Decoder(g, config.mot, g.op("Unsqueeze", position, g.ints(1)), cache, branches)
+    mask = g.input("mask", "bool", ("B", "S+G+2"))
+    bias = _Bias(
+        g.op("Unsqueeze", g.op("Where", mask, g.constant(0.0), g.constant(_HIDDEN)), g.ints(1, 2)), of_queries=False
+    )
+    flat, every = g.ints(-1, config.mot.hidden), g.op("Concat", branches, g.ints(1, 1), axis=0)
+    gen, und = (g.op("Reshape", g.op("Expand", x, every), flat) for x in (latents, delimiters))
+    tokens = decoder.layers(_Tokens(gen, und, g.op("Shape", latents, end=1)), bias)
     assert tokens.gen is not None
-    _velocity(g, config, tokens.gen)
-    g.output("stream", tokens.gen, ("G", config.mot.hidden))
+    outputs = {
+        "velocity": (_velocity(g, config, tokens.gen), config.latent_width),
+        "stream": (tokens.gen, config.mot.hidden),
+    }
+    for name, (value, width) in outputs.items():
+        by_branch = g.op("Concat", branches, g.ints(-1, width), axis=0)
+        g.output(name, g.op("Reshape", value, by_branch), ("B", "G", width))
     return g.model()
 
 
@@ -272,5 +316,5 @@ def velocity_graph(config: UnifiedConfig, weights: Weights) -> onnx.ModelProto:
     """The velocity of a forecast ``stream`` [G, hidden], as ``denoise`` reads it from its own."""
     g = GraphWriter("velocity", weights)
     stream = g.input("stream", "float32", ("G", config.mot.hidden))
-    _velocity(g, config, stream)
+    g.output("velocity", _velocity(g, config, stream), ("G", config.latent_width))
     return g.model()

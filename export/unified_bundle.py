@@ -59,7 +59,7 @@ def export_unified(
     *,
     cache: CacheType = "same",
     overwrite: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Path:
     """Export a checkpoint directory as a bundle of ONNX graphs.
 
@@ -71,7 +71,7 @@ def export_unified(
         out: the bundle directory to make, ``NAME.uare``.
         cache: how the graphs keep keys and values between passes.
         overwrite: replace an existing bundle.
-        progress: called with a line about what is being done.
+        progress: called with what is being done, and the finished part of the whole, 0 to 1.
 
     Returns:
         The bundle directory.
@@ -81,7 +81,7 @@ def export_unified(
         OutputError: the bundle exists or cannot be written.
         UareError: a graph differs from PyTorch.
     """
-    say = progress or (lambda _: None)
+    say = progress or (lambda _, __: None)
     if out.exists() and not overwrite:
         raise OutputError(f"{out} already exists; choose another name or give --overwrite")
     opened = Checkpoint(checkpoint)
@@ -97,7 +97,7 @@ def export_unified(
                 stream.write(raw_bytes(table))
             embedding = Embedding(folder / _EMBEDDING_FILE, layout)
             with WeightFile(folder / WEIGHT_FILE, source) as weights:
-                say("writing graphs and weights")
+                say("writing graphs and weights", 0.0)
                 graphs = unified_graphs(opened.config, weights, cache)
                 weights.flush()
                 for name, proto in graphs.items():
@@ -106,7 +106,7 @@ def export_unified(
             specs = {name: _spec(name, proto, parity[name]) for name, proto in graphs.items()}
             parts = [WEIGHT_FILE, _EMBEDDING_FILE, *(spec.file for spec in specs.values())]
             files |= {name: folder / name for name in parts}
-            say(f"writing {out}")
+            say(f"writing {out}", 1.0)
             digest = sha256_of(folder / WEIGHT_FILE)
             manifest = _manifest(checkpoint, opened.config, layout, digest, specs)
             write_bundle(out, manifest, files, overwrite=overwrite, move=True)

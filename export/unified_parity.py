@@ -23,6 +23,7 @@ from uare_rt.model.mot import KVCache
 from uare_rt.model.unified import Context, UnifiedModel
 from uare_rt.model.vae import GROUPS
 from uare_rt.vlm.contexts import Context as Cached
+from uare_rt.vlm.contexts import Together
 from uare_rt.vlm.engine import Engine
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ LIMIT = 1e-4
 _GRID = (2, 3)
 _ENCODERS = ("vision", "encode", "decode_image", "encode_outer", "encode_inner", "decode_inner", "decode_outer")
 _CACHED = 4
+_WRITTEN = 0.3  # of an export, when comparing begins
 
 
 class _Runner:
@@ -91,7 +93,7 @@ class _Worst:
         """Keys and values of some tokens; int8 levels may be rounded to either side."""
         for name in "kv":
             values, wanted = (
-                {k: p[:, :, tokens].astype(np.float64) for k, p in c.cache.items()} for c in (got, expected)
+                {k: p[..., tokens, :].astype(np.float64) for k, p in c.cache.items()} for c in (got, expected)
             )
             scale = f"{name}_scale"
             if scale not in wanted:
@@ -106,7 +108,7 @@ class _Worst:
 def _as_graphs_take(context: Context, order: list[int]) -> Cached:
     """A context of the model with its tokens in the order of the graphs."""
     parts = vars(context.cache).items()
-    cache = {name: part[:, 0][:, :, order].numpy() for name, part in parts if isinstance(part, torch.Tensor)}
+    cache = {name: part[..., order, :].numpy() for name, part in parts if isinstance(part, torch.Tensor)}
     return Cached(cache, context.position)
 
 
@@ -117,7 +119,7 @@ def compare_unified(
     weights: WeightFile,
     embedding: Embedding,
     folder: Path,
-    say: Callable[[str], None],
+    say: Callable[[str, float], None],
 ) -> dict[str, float]:
     """Compare all graphs with PyTorch on random inputs, in float32.
 
@@ -128,7 +130,7 @@ def compare_unified(
         weights: where the graphs find them; all of them are written.
         embedding: of the tokens.
         folder: holds the graphs, and takes those of one layer for a while.
-        say: called with a line about what is being done.
+        say: called with what is being done, and the finished part of an export, 0 to 1.
 
     Returns:
         For each graph the relative RMS of the difference, at most `LIMIT`.
@@ -143,18 +145,19 @@ def compare_unified(
     model.cache_type = layout.cache
     runner = _Runner({name: folder / f"{name}.onnx" for name in _ENCODERS})
     with torch.no_grad():
-        say("comparing vision with PyTorch")
+        say("comparing vision with PyTorch", _WRITTEN)
         _fill(model.vision, "vision", source)
         _compare_vision(model, runner, worst)
         model.vision.to("meta")
-        say("comparing encode and decode_image with PyTorch")
+        say("comparing encode and decode_image with PyTorch", _WRITTEN)
         _fill(model.codec, "codec", source)
         _compare_codec(model, runner, worst)
         model.codec.to("meta")
         for part in ("latents", "language.embed", "language.head", "language.mot.und_norm", "language.mot.gen_norm"):
             _fill(model.get_submodule(part), part, source)
         for index in range(config.mot.layers):
-            say(f"comparing layer {index + 1} of {config.mot.layers} with PyTorch")
+            done = _WRITTEN + (1 - _WRITTEN) * index / config.mot.layers
+            say(f"comparing layer {index + 1} of {config.mot.layers} with PyTorch", done)
             _fill(model.language.mot.layers[0], f"language.mot.layers.{index}", source)
             paths = _one_layer_graphs(one, weights, index, layout.cache, folder)
             try:
@@ -278,8 +281,11 @@ def _compare_decoder(model: UnifiedModel, engine: Engine, worst: _Worst) -> None
     worst.add_cache("decode", told, _as_graphs_take(longer, [*order, context.tokens]), slice(-1, None))
 
     x, time = _normal(count, config.latent_width), 0.6
-    stream = model.target_stream(context, model.target_block(x, time, _GRID))
-    velocity, streamed = engine.denoise(followed, x.numpy(), engine.latent_rows(_GRID), time)
-    worst.add("denoise", velocity, model.velocity(stream))
-    worst.add("denoise", streamed, stream)
+    # Two contexts of different lengths in one batch, as guidance has them.
+    block, contexts = model.target_block(x, time, _GRID), Together.of([followed, after])
+    velocities, streams = engine.denoise(contexts, x.numpy(), engine.latent_rows(_GRID), time)
+    for one, velocity, streamed in zip((context, before), velocities, streams, strict=True):
+        stream = model.target_stream(one, block)
+        worst.add("denoise", velocity, model.velocity(stream))
+        worst.add("denoise", streamed, stream)
     worst.add("velocity", engine.velocity(stream.numpy()), model.velocity(stream))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ from uare_rt.cli.options import OverwriteOption
 from uare_rt.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from uare_rt.bundle import Bundle
     from uare_rt.calibration.request import BuildRequest
@@ -106,7 +105,7 @@ def build(
             gate=gate,
             workspace_mib=workspace,
         )
-        how = {"compiler": compiler, "overwrite": overwrite, "progress": _shown(meter)}
+        how = {"compiler": compiler, "overwrite": overwrite, "progress": meter.part}
         manifest, table = (
             _build_unified(source, out, request, how) if _is_unified(source) else _build_nano(source, out, request, how)
         )
@@ -254,20 +253,6 @@ def _source(model: str) -> Iterator[Bundle]:
             yield Bundle.open(export_bundle(path, Path(folder) / "exported.uare"))
     else:
         raise InputError(f"--model {model}: no such preset, bundle or checkpoint; the shipped preset is uare-nano")
-
-
-def _shown(meter: Meter) -> Callable[[str, float], None]:
-    began = time.monotonic()
-    last = ""
-
-    def show(text: str, part: float) -> None:
-        nonlocal last
-        if text != last:
-            meter.start(text)
-            last = text
-        meter.update(part, 1.0, part / max(time.monotonic() - began, 1e-6), "parts")
-
-    return show
 
 
 def _summary(manifest: AnyManifest, out: Path, compiler: Any | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from typing import TYPE_CHECKING, ClassVar, TextIO
 
 import typer
@@ -101,6 +102,8 @@ class Meter:
     def __init__(self, total: int) -> None:
         self._total = total
         self._done = 0
+        self._part = ""
+        self._began = time.monotonic()
 
     def __enter__(self) -> Meter:
         if _is_terminal(sys.stderr):
@@ -145,6 +148,13 @@ class Meter:
         """
         fraction = min(done / total, 1.0) if total else 0.0
         self._show(self._done + fraction, None, f"{rate:.2f} {unit}/s{'  ' if standing else ''}{standing}")
+
+    def part(self, text: str, done: float) -> None:
+        """Report what is being done now, and the finished part of the whole, 0 to 1."""
+        if text != self._part:
+            self.start(text)
+            self._part = text
+        self.update(done, 1.0, done / max(time.monotonic() - self._began, 1e-6), "parts")
 
     def finish(self) -> None:
         """End a file."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from uare_rt.cli.console import emit
+from uare_rt.cli.console import Meter, emit
 from uare_rt.cli.extras import needs_extra
 from uare_rt.cli.options import OverwriteOption
 from uare_rt.errors import InputError, OutputError, UsageError
@@ -56,7 +56,8 @@ def export(
             from uare_rt.export import export_unified
 
             kept = "same" if cache is None else cache.value
-            bundle = export_unified(checkpoint, out, cache=kept, overwrite=overwrite)
+            with Meter(1) as meter:
+                bundle = export_unified(checkpoint, out, cache=kept, overwrite=overwrite, progress=meter.part)
         emit(f"{bundle}: written; look at it with: uare-rt inspect {bundle}")
         return
     if cache is not None:
@@ -64,5 +65,6 @@ def export(
     with needs_extra("export"):
         from uare_rt.export import export_bundle
 
-        bundle = export_bundle(checkpoint, out, overwrite=overwrite, real_images=images)
+        with Meter(1) as meter:
+            bundle = export_bundle(checkpoint, out, overwrite=overwrite, real_images=images, progress=meter.part)
     emit(f"{bundle}: written; look at it with: uare-rt inspect {bundle}")

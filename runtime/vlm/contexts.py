@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from uare_rt.vlm.layout import UnifiedLayout
 
-__all__ = ["Block", "Context", "arrange", "check_positions"]
+__all__ = ["Block", "Context", "Together", "arrange", "check_positions"]
+
+_TOKENS = 3  # axis of a cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,8 @@ class Context:
     """What has been read.
 
     Attributes:
-        cache: keys ``k`` and values ``v`` [layers, kv_heads, tokens, head_dim] as the graphs give and take them:
-            float32, float16, or int8 with ``k_scale`` and ``v_scale``, float32 [layers, kv_heads, tokens, 1].
+        cache: keys ``k`` and values ``v`` [layers, 1, kv_heads, tokens, head_dim] as the graphs give and take them:
+            float32, float16, or int8 with ``k_scale`` and ``v_scale``, float32 [layers, 1, kv_heads, tokens, 1].
         position: the next rotary position.
     """
 
@@ -74,7 +76,7 @@ class Context:
     def empty(cls, layout: UnifiedLayout) -> Context:
         """Nothing read yet."""
         dtypes = {"same": np.float32, "fp16": np.float16, "int8": np.int8}
-        start = (layout.layers, layout.kv_heads, 0)
+        start = (layout.layers, 1, layout.kv_heads, 0)
         cache = {name: np.zeros((*start, layout.head_dim), dtypes[layout.cache]) for name in "kv"}
         if layout.cache == "int8":
             cache |= {f"{name}_scale": np.zeros((*start, 1), np.float32) for name in "kv"}
@@ -83,23 +85,64 @@ class Context:
     @property
     def tokens(self) -> int:
         """Number of cached tokens."""
-        return int(self.cache["k"].shape[2])
+        return int(self.cache["k"].shape[3])
 
     @property
     def past(self) -> dict[str, NDArray[Any]]:
         """The cache as inputs of a graph."""
-        return {f"past_{name}": part for name, part in self.cache.items()}
+        return _as_past(self.cache)
 
     def followed(self, outputs: Mapping[str, NDArray[Any]], kept: int, position: int) -> Context:
         """This context with the first ``kept`` tokens of a graph's outputs after it."""
-        cache = {name: np.concatenate((part, outputs[name][:, :, :kept]), axis=2) for name, part in self.cache.items()}
-        return Context(cache, position)
+        return Context(
+            {
+                name: np.concatenate((part, outputs[name][..., :kept, :]), axis=_TOKENS)
+                for name, part in self.cache.items()
+            },
+            position,
+        )
 
     def before(self, texts: Sequence[Block]) -> Context:
         """This context as it was before its last texts."""
         kept = self.tokens - sum(block.length for block in texts)
         position = self.position - sum(block.advance for block in texts)
-        return Context({name: np.ascontiguousarray(part[:, :, :kept]) for name, part in self.cache.items()}, position)
+        return Context({name: np.ascontiguousarray(part[..., :kept, :]) for name, part in self.cache.items()}, position)
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Several contexts in one batch, the shorter ones filled up; one alone is not copied.
+
+    Attributes:
+        past: the caches as inputs of a graph, [layers, contexts, kv_heads, tokens, head_dim] and their scales.
+        positions: int64 [contexts], the next rotary position of each.
+        seen: bool [contexts, tokens], false for the filling.
+    """
+
+    past: Mapping[str, NDArray[Any]]
+    positions: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, contexts: Sequence[Context]) -> Together:
+        """Contexts of one model, at least one."""
+        longest = max(context.tokens for context in contexts)
+        caches: dict[str, NDArray[Any]] = {}
+        for name, first in contexts[0].cache.items():
+            if len(contexts) == 1:
+                caches[name] = first
+                continue
+            filled = np.zeros((first.shape[0], len(contexts), first.shape[2], longest, first.shape[4]), first.dtype)
+            for index, context in enumerate(contexts):
+                filled[:, index, :, : context.tokens] = context.cache[name][:, 0]
+            caches[name] = filled
+        positions = np.array([context.position for context in contexts], np.int64)
+        seen = np.arange(longest) < np.array([[context.tokens] for context in contexts])
+        return cls(_as_past(caches), positions, seen)
+
+
+def _as_past(cache: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {f"past_{name}": part for name, part in cache.items()}
 
 
 def check_positions(end: int, limit: int) -> None:

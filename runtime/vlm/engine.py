@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uare_rt.errors import BundleError, InputError
+from uare_rt.machine import available_memory
 from uare_rt.vlm.codec import Codec
-from uare_rt.vlm.contexts import Block, Context, arrange, check_positions
+from uare_rt.vlm.contexts import Block, Context, Together, arrange, check_positions
 from uare_rt.vlm.memory import decoder_pass_bytes, require
 from uare_rt.vlm.transforms import grid_rows, normalise, patchify, resize, unpatchify
 
@@ -166,7 +167,7 @@ class Engine:
             context, _ = self.extend(context, group)
         inputs, position = arrange(context, blocks, ends, self.layout.position_limit)
         new = len(inputs["positions"])
-        self._require(f"reading {new} tokens after {context.tokens}", new, context)
+        self._require(f"reading {new} tokens after {context.tokens}", new, context.tokens)
         if "latents" not in inputs:
             inputs["latents"] = np.zeros((0, self.layout.latent_width), np.float32)
             inputs["latent_rows"] = np.zeros(0, np.int64)
@@ -185,9 +186,10 @@ class Engine:
             groups[-1].append(block)
         return list(groups[:-1]), groups[-1]
 
-    def _require(self, what: str, new: int, context: Context) -> None:
-        need = decoder_pass_bytes(self.layout, new, context.tokens)
-        require(what, need, "use a smaller picture or a shorter text")
+    def _require(self, what: str, new: int, seen: int, branches: int = 1) -> None:
+        need = decoder_pass_bytes(self.layout, new, seen, branches)
+        way_out = "use a smaller picture or a shorter text"
+        require(what, need, way_out if branches == 1 else f"{way_out}, or do not batch branches")
 
     def follow(self, context: Context, token: int) -> tuple[Context, NDArray[np.float32]]:
         """Append one text token: the longer context, and the next-token logits [vocabulary]."""
@@ -199,20 +201,33 @@ class Engine:
         out = self._run("decode", inputs | context.past)
         return context.followed(out, 1, context.position + 1), out["logits"][0]
 
+    def fits(self, contexts: Sequence[Context], latents: int) -> bool:
+        """Whether the memory that is free holds an evaluation of so many latent tokens in all contexts at once."""
+        free, seen = available_memory(), max(context.tokens for context in contexts)
+        new = latents + len(self._delimiters())
+        return free is None or decoder_pass_bytes(self.layout, new, seen, len(contexts)) <= free
+
     def denoise(
-        self, context: Context, x: NDArray[np.float32], rows: NDArray[np.int64], time: float
+        self, contexts: Together, x: NDArray[np.float32], rows: NDArray[np.int64], time: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One evaluation: velocity [M, latent width], and the stream [M, hidden] that forecasts go on from."""
-        check_positions(context.position + 1, self.layout.position_limit)
+        """One evaluation in each of B contexts.
+
+        Returns:
+            Velocities [B, M, latent width], and the streams [B, M, hidden] that forecasts go on from.
+        """
+        check_positions(int(contexts.positions.max()) + 1, self.layout.position_limit)
+        branches, seen = contexts.seen.shape
+        new = len(x) + len(self._delimiters())
         inputs: dict[str, NDArray[Any]] = {
             "latents": x,
             "latent_rows": rows,
             "time": np.array([time], np.float32),
             "delimiters": self._delimiters(),
-            "position": np.array([context.position], np.int64),
+            "position": contexts.positions,
+            "mask": np.concatenate((contexts.seen, np.ones((branches, new), bool)), axis=1),
         }
-        self._require(f"evaluating {len(x)} latent tokens after {context.tokens}", len(x), context)
-        out = self._run("denoise", inputs | context.past)
+        self._require(f"evaluating {len(x)} latent tokens after {seen}", new, seen, branches)
+        out = self._run("denoise", inputs | contexts.past)
         return out["velocity"], out["stream"]
 
     def velocity(self, stream: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,8 +22,15 @@ _FLOAT = 4
 _LAYERS = 1  # whose 16-bit weights ONNX Runtime holds as float32 at once, at most
 
 
-def decoder_pass_bytes(layout: UnifiedLayout, new: int, seen: int) -> int:
-    """Bytes that one pass of the decoder holds beside its weights' file: ``new`` tokens after ``seen`` cached ones."""
+def decoder_pass_bytes(layout: UnifiedLayout, new: int, seen: int, branches: int = 1) -> int:
+    """Bytes that one pass of the decoder holds beside its weights' file.
+
+    Args:
+        layout: of the model.
+        new: tokens, in each branch.
+        seen: cached tokens, in the longest.
+        branches: in one batch; the caches of several are copied into one.
+    """
     stream = new * (3 * layout.mlp + 4 * layout.hidden)
     # Of one key head, before and after the softmax; and the mask.
     scores = new * (seen + new) * (2 * layout.heads // layout.kv_heads + 1)
@@ -31,7 +38,8 @@ def decoder_pass_bytes(layout: UnifiedLayout, new: int, seen: int) -> int:
     width = (layout.heads + layout.kv_heads) * layout.head_dim
     layer = 2 * layout.hidden * (2 * width + 3 * layout.mlp)
     weights = 0 if layout.embedding_dtype == "float32" else _LAYERS * layer
-    return _FLOAT * (stream + scores + cached + weights)
+    copied = (seen if branches > 1 else 0) * 2 * layout.layers * layout.kv_heads * layout.head_dim
+    return _FLOAT * (branches * (stream + scores + cached + copied) + weights)
 
 
 def codec_pass_bytes(layout: UnifiedLayout, graph: str, pixels: int, tile: int | None) -> int:

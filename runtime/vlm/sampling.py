@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uare_rt.vlm.contexts import Together
 from uare_rt.vlm.flow import Forecast, guide, schedule
 
 if TYPE_CHECKING:
@@ -37,19 +38,53 @@ class Branches:
 
 
 class _Branch:
-    """One context with the forecasts that belong to it."""
+    """One context with the forecasts that belong to it, or with its last stream."""
 
-    def __init__(self, engine: Engine, context: Context, forecast: bool) -> None:
-        self._engine, self._context = engine, context
+    def __init__(self, context: Context, forecast: bool) -> None:
+        self.context = context
         self._forecast = Forecast() if forecast else None
+        self._velocity: NDArray[np.float32] | None = None
 
-    def velocity(self, x: NDArray[np.float32], rows: NDArray[np.int64], time: float) -> NDArray[np.float32]:
-        if self._forecast is not None and not self._forecast.advance():
-            return self._engine.velocity(self._forecast.predict())
-        velocity, stream = self._engine.denoise(self._context, x, rows, time)
+    def advance(self) -> bool:
+        """Go to the next evaluation; True if it must be computed and passed to `record`."""
+        self._velocity = None
+        return self._forecast is None or self._forecast.advance()
+
+    def record(self, velocity: NDArray[np.float32], stream: NDArray[np.float32]) -> None:
+        """Take a computed evaluation."""
+        self._velocity = velocity
         if self._forecast is not None:
             self._forecast.record(stream)
-        return velocity
+
+    def velocity(self, engine: Engine) -> NDArray[np.float32]:
+        """Of this evaluation, computed or forecast."""
+        if self._velocity is None and self._forecast is not None:
+            self._velocity = engine.velocity(self._forecast.predict())
+        assert self._velocity is not None
+        return self._velocity
+
+
+class _Evaluator:
+    """Evaluates branches, in one batch or one after another."""
+
+    def __init__(self, engine: Engine, rows: NDArray[np.int64], batched: bool) -> None:
+        self._engine, self._rows, self._batched = engine, rows, batched
+        self._group: list[_Branch] = []
+        self._together: Together | None = None
+
+    def __call__(self, branches: list[_Branch], x: NDArray[np.float32], time: float) -> list[NDArray[np.float32]]:
+        due = [branch for branch in branches if branch.advance()]
+        for group in [due] if self._batched and due else [[branch] for branch in due]:
+            computed = self._engine.denoise(self._contexts(group), x, self._rows, time)
+            for branch, velocity, stream in zip(group, *computed, strict=True):
+                branch.record(velocity, stream)
+        return [branch.velocity(self._engine) for branch in branches]
+
+    def _contexts(self, group: list[_Branch]) -> Together:
+        """The group's contexts; kept until another group is asked for, as copying the caches takes a while."""
+        if self._together is None or group != self._group:
+            self._group, self._together = group, Together.of([branch.context for branch in group])
+        return self._together
 
 
 def sample(
@@ -63,32 +98,35 @@ def sample(
 ) -> NDArray[np.float32]:
     """Integrate the flow from noise to latent tokens.
 
-    Branches are evaluated one after another.
-
     Args:
         engine: the model.
         branches: its contexts.
         noise: standard normal float32 [M, latent width].
         grid: latent tokens (down, across).
-        flow: schedule and guidance.
+        flow: schedule and guidance, and whether branches run in one batch.
         progress: called after every evaluation with the number done and the total; may raise to stop.
 
     Returns:
         float32 [M, latent width].
+
+    Raises:
+        BackendError: there is not the memory for it.
+        UsageError: the context is too long.
     """
     guidance = flow.guidance
     times, steps = schedule(flow.points, flow.shift)
     flow.warn()
-    main, text_free = (_Branch(engine, c, flow.forecast) for c in (branches.main, branches.text_free))
-    image_free = None if branches.image_free is None else _Branch(engine, branches.image_free, flow.forecast)
-    rows = engine.latent_rows(grid)
+    contexts = [branches.main, branches.text_free, *([] if branches.image_free is None else [branches.image_free])]
+    main, *others = [_Branch(context, flow.forecast) for context in contexts]
+    batched = engine.fits(contexts, len(noise)) if flow.batched is None else flow.batched
+    evaluate = _Evaluator(engine, engine.latent_rows(grid), batched)
     x = noise
     for done, (time, step) in enumerate(zip(times.tolist(), steps, strict=True), start=1):
-        velocity = main.velocity(x, rows, time)
         if guidance.active(time):
-            without_text = text_free.velocity(x, rows, time)
-            without_image = None if image_free is None else image_free.velocity(x, rows, time)
-            velocity = guide(velocity, without_text, without_image, guidance)
+            velocity, without_text, *without_image = evaluate([main, *others], x, time)
+            velocity = guide(velocity, without_text, without_image[0] if without_image else None, guidance)
+        else:
+            (velocity,) = evaluate([main], x, time)
         x = np.asarray(x - velocity * step, np.float32)
         if progress is not None:
             progress(done, len(times))

@@ -146,6 +146,58 @@ def test_pictures_are_those_of_pytorch(
     assert (got.assessment is None) == (not asked)
 
 
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The contexts of every evaluation."""
+    seen: list[int] = []
+    run = Executables.run
+
+    def watched(self: Executables, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        seen.extend(len(inputs["position"]) for _ in range(name == "denoise"))
+        return run(self, name, inputs)
+
+    monkeypatch.setattr(Executables, "run", watched)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("guidance", "points", "forecast", "expected"),
+    [
+        (Guidance(4.0, 2.0, "text_channel"), 4, False, [3, 3, 3]),
+        (Guidance(4.0), 4, False, [2, 2, 2]),
+        (Guidance(4.0, 2.0, interval=(0.8, 1.0)), 4, False, [3, 3, 1]),
+        (Guidance(4.0, 2.0), 10, True, [3, 3, 3, 3, 3, 3]),
+    ],
+)
+def test_branches_in_one_batch_give_what_they_give_one_by_one(
+    session: UnifiedSession,
+    picture: np.ndarray,
+    batches: list[int],
+    guidance: Guidance,
+    points: int,
+    forecast: bool,
+    expected: list[int],
+) -> None:
+    flows = [Flow(points, 3.0, guidance, forecast, batched=batched) for batched in (True, False)]
+    together, apart = (session.restore(picture, flow=flow, seed=5).image.astype(int) for flow in flows)
+    assert batches == [*expected, *[1] * sum(expected)]
+    assert np.abs(together - apart).max() <= 1
+
+
+@pytest.mark.parametrize(("free", "expected"), [(1 << 10, [1, 1, 1]), (1 << 40, [3]), (None, [3])])
+def test_branches_are_batched_when_memory_allows(
+    session: UnifiedSession,
+    picture: np.ndarray,
+    batches: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    free: int | None,
+    expected: list[int],
+) -> None:
+    monkeypatch.setattr("uare_rt.vlm.engine.available_memory", lambda: free)
+    session.restore(picture, flow=Flow(2, 3.0, Guidance(4.0, 2.0)), seed=5)
+    assert batches == expected
+
+
 @pytest.mark.parametrize("kind", ["fp16", "int8"])
 def test_a_cache_in_fewer_bytes_gives_pytorchs_pictures(
     checkpoint: Path, picture: np.ndarray, kind: str, tmp_path: Path
@@ -155,9 +207,11 @@ def test_a_cache_in_fewer_bytes_gives_pytorchs_pictures(
     interview = Interview(load_prompts(), tokenizer)
     asked = tokenizer.encode(load_prompts().restore)
     expected = restore(model, picture, asked, flow, interview=interview, seed=7)
-    with uare_rt.load(
-        export_unified(checkpoint, tmp_path / "small.uare", cache=kind), backend="onnxruntime"
-    ) as session:
+    parts: list[float] = []
+    small = export_unified(checkpoint, tmp_path / "small.uare", cache=kind, progress=lambda _, done: parts.append(done))
+    assert parts == sorted(parts)
+    assert (parts[0], parts[-1]) == (0, 1)
+    with uare_rt.load(small, backend="onnxruntime") as session:
         got = session.restore(picture, flow=flow, seed=7)
         graph = session.manifest.graphs["denoise"]
         assert {i.dtype for i in graph.inputs if i.name in ("past_k", "past_v")} == {DTYPES[kind]}
