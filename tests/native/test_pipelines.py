@@ -74,12 +74,12 @@ def test_the_elements_document_themselves(environment: dict[str, str]) -> None:
         assert "P010_10LE" in text
 
 
-def test_a_test_picture_becomes_an_mp4(environment: dict[str, str], tiny: Path, tmp_path: Path) -> None:
+def test_a_test_picture_becomes_an_mp4(environment: dict[str, str], shipped: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     launch(
         environment,
         "videotestsrc num-buffers=100 ! video/x-raw,format=NV12,width=640,height=360 ! "
-        f"uarerestore bundle={tiny} ! x264enc ! mp4mux ! filesink location={out}",
+        f"uarerestore bundle={shipped} ! x264enc ! mp4mux ! filesink location={out}",
     )
     with av.open(str(out)) as container:
         times = [frame.pts * frame.time_base for frame in container.decode(video=0) if frame.pts is not None]
@@ -102,23 +102,25 @@ def planes_of(data: bytes, width: int, height: int) -> Iterator[list[np.ndarray[
         yield planes
 
 
+@pytest.mark.parametrize("name", ["shipped", "tiny"])
 def test_a_real_clip_is_restored_as_python_restores_it(
-    environment: dict[str, str], tiny: Path, session: uare_rt.Session, clip: Path, tmp_path: Path
+    environment: dict[str, str], name: str, clip: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The same decoded frames through the element and through Python, both enlarged twice and turned into RGB."""
+    bundle = request.getfixturevalue(name)
     decoded, restored, expected, reference = (tmp_path / name for name in ("decoded", "restored", "yuv", "rgb"))
     source = f"filesrc location={clip} ! decodebin"
     launch(environment, f"{source} ! video/x-raw,format=I420 ! filesink location={decoded}")
     launch(
         environment,
-        f"{source} ! uarerestore bundle={tiny} scale=2 threads=1 ! videoconvert ! video/x-raw,format=RGB ! "
+        f"{source} ! uarerestore bundle={bundle} scale=2 threads=1 ! videoconvert ! video/x-raw,format=RGB ! "
         f"filesink location={restored}",
     )
     from uare_rt.video.scenes import ContextTracker
 
-    tracker = ContextTracker(session, every=30)
     colour = YuvColour("bt601", siting="centre")  # what GStreamer means by caps of this size that do not say
-    with expected.open("wb") as file:
+    with uare_rt.load(bundle, backend="openvino", threads=1) as session, expected.open("wb") as file:
+        tracker = ContextTracker(session, every=30)
         for planes in planes_of(decoded.read_bytes(), 160, 90):
             frame = yuv_to_rgb(planes, "I420", colour)
             better = session.restore(frame, scale=2, context=tracker.follow(frame).context).image
