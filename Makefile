@@ -71,12 +71,15 @@ lint: .venv-test/.ready | build/typing/uare_rt
 TORCH_TESTS := tests/export tests/model tests/training
 # Triton's interpreter fails after PyTorch's exporter has run in the same process.
 KERNEL_TESTS := tests/kernels
+# Needs the compiled library: make test-native.
+NATIVE_TESTS := tests/native
+APART := $(patsubst %,--ignore=%,$(TORCH_TESTS) $(KERNEL_TESTS) $(NATIVE_TESTS))
 
 .PHONY: test
 test: lint
 	.venv-test/bin/python -m pytest -q $(TORCH_TESTS)
 	.venv-test/bin/python -m pytest -q $(KERNEL_TESTS)
-	.venv-test/bin/python -m pytest -q $(patsubst %,--ignore=%,$(TORCH_TESTS) $(KERNEL_TESTS))
+	.venv-test/bin/python -m pytest -q $(APART)
 
 # The quick tests have passed by then; PyTorch's rooms have none of the others.
 LONG := -q -m "slow or soak or fuzz" -rsxX --durations=0
@@ -93,7 +96,7 @@ test-all: test
 		echo; \
 	} > tests/results/test-all.txt
 	.venv-test/bin/python -m pytest $(LONG) $(KERNEL_TESTS) | tee -a tests/results/test-all.txt
-	.venv-test/bin/python -m pytest $(LONG) $(patsubst %,--ignore=%,$(TORCH_TESTS) $(KERNEL_TESTS)) | tee -a tests/results/test-all.txt
+	.venv-test/bin/python -m pytest $(LONG) $(APART) | tee -a tests/results/test-all.txt
 
 .PHONY: native-packages
 native-packages:
