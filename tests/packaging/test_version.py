@@ -41,16 +41,12 @@ def test_cmake_reads_the_same_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("c++")), reason="no CMake or no C++ compiler")
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [("UARE_TENSORRT", "Could not find TensorRT_INCLUDE_DIR"), ("UARE_KERNELS", "UARE_KERNELS is not available yet")],
-)
-def test_cmake_refuses_what_cannot_be_built(tmp_path: Path, option: str, message: str) -> None:
+def test_cmake_refuses_what_cannot_be_built(tmp_path: Path) -> None:
     result = subprocess.run(
-        ["cmake", "-S", ROOT, "-B", tmp_path, f"-D{option}=ON"],
+        ["cmake", "-S", ROOT, "-B", tmp_path, "-DUARE_TENSORRT=ON"],
         check=False,
         capture_output=True,
         text=True,
     )
     assert result.returncode != 0
-    assert message in result.stderr
+    assert "Could not find TensorRT_INCLUDE_DIR" in result.stderr
