@@ -36,7 +36,6 @@ class Histogram:
 
     Attributes:
         largest: largest magnitude seen.
-        channel_mean: mean of every channel (axis 1 of 4-dimensional tensors, the last of others), float64.
     """
 
     def __init__(self) -> None:
@@ -44,34 +43,26 @@ class Histogram:
         self._top = 0.0  # upper end of the last bin
         self._moving: float | None = None
         self.largest = 0.0
-        self._sums: NDArray[np.float64] | None = None
-        self._samples = 0
-
-    @property
-    def channel_mean(self) -> NDArray[np.float64]:
-        """Mean per channel over all samples, float64 [channels]."""
-        return np.zeros(0) if self._sums is None else self._sums / self._samples
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take in the tensor's values for one sample; infinities are left out."""
-        axes = (0, 2, 3) if values.ndim == 4 else tuple(range(values.ndim - 1))
-        means = values.mean(axis=axes, dtype=np.float64)
-        self._sums = means if self._sums is None else self._sums + means
-        self._samples += 1
-        magnitudes = np.abs(values[np.isfinite(values)])
-        top = float(magnitudes.max()) if magnitudes.size else 0.0
+        top = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+        if not np.isfinite(top):
+            values = values[np.isfinite(values)]
+            top = float(np.abs(values).max(initial=0.0))
         self.largest = max(self.largest, top)
         self._moving = top if self._moving is None else self._moving + _MOVING_WEIGHT * (top - self._moving)
         if top == 0.0:
-            self._counts[0] += magnitudes.size
+            self._counts[0] += values.size
             return
         if self._top == 0.0:
             self._top = top
         while self._top < top:  # twice the range in the same number of bins
             self._counts = np.concatenate((self._counts.reshape(-1, 2).sum(axis=1), np.zeros(_BINS // 2, np.int64)))
             self._top *= 2
-        step = max(1, magnitudes.size // _MOST_COUNTED)
-        self._counts += np.histogram(magnitudes[::step], bins=_BINS, range=(0.0, self._top))[0] * step
+        step = max(1, values.size // _MOST_COUNTED)
+        places = (np.abs(values.ravel()[::step]) * np.float32(_BINS / self._top)).astype(np.int32)
+        self._counts += np.bincount(np.minimum(places, _BINS - 1), minlength=_BINS) * step
 
     def bins(self) -> tuple[NDArray[np.int64], float]:
         """Counts of evenly wide bins of magnitude from 0 up, and the upper end of the last."""

@@ -64,10 +64,13 @@ class Moments:
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take in the layer's input for one sample."""
-        rows = _patches(values, self._node, self._shape) if self._patches else values.reshape(-1, values.shape[-1])
-        if len(rows) > _ROWS_PER_SAMPLE:
-            rows = rows[self._rng.choice(len(rows), _ROWS_PER_SAMPLE, replace=False)]
-        rows = np.ascontiguousarray(rows, np.float32)
+        windows = _windows(values, self._node, self._shape) if self._patches else values.reshape(-1, values.shape[-1])
+        positions = windows.shape[:3] if self._patches else windows.shape[:1]
+        count = int(np.prod(positions))
+        chosen = np.arange(count)
+        if count > _ROWS_PER_SAMPLE:
+            chosen = self._rng.choice(count, _ROWS_PER_SAMPLE, replace=False)
+        rows = np.ascontiguousarray(windows[np.unravel_index(chosen, positions)], np.float32).reshape(len(chosen), -1)
         self._products += rows.T @ rows
         self._sums += rows.sum(axis=0, dtype=np.float64)
         self._rows += len(rows)
@@ -152,11 +155,11 @@ def _compensated(
     return levels[:, np.argsort(order, kind="stable")]
 
 
-def _patches(values: NDArray[np.float32], node: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """What the taps of a convolution see at every position: [positions, in * height * width]."""
+def _windows(values: NDArray[np.float32], node: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """What the taps of a convolution see at every position: a view [N, rows, columns, in, height, width]."""
     options = {attribute.name: tuple(attribute.ints) for attribute in node.attribute if attribute.ints}
     top, left, bottom, right = options.get("pads", (0, 0, 0, 0))
     down, across = options.get("strides", (1, 1))
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, shape[2:], axis=(2, 3))[:, :, ::down, ::across]
-    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, int(np.prod(shape[1:])))
+    return windows.transpose(0, 2, 3, 1, 4, 5)
