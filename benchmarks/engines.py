@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,46 +132,74 @@ def _torch(job: Job, *, channels_last: bool = False, compiled: bool = False) -> 
     return run
 
 
-def _ncnn_convolutions(job: Job) -> Run:
-    """The convolutions alone: ncnn has no tensors of six dimensions, which the token windows need."""
-    import ncnn
+def _ncnn(job: Job) -> Run:
+    """Convolutions and modulation in ncnn. Cutting tokens into windows takes six dimensions, and ncnn's tensors have
+    four at most, so the experts on the tokens run in PyTorch between two nets of ncnn, on its own arrays.
+    """
     import torch
 
     from uare_rt.model.nano import QualityContext
 
-    model, null = _model(job), job.context.inputs()
-    k, v, vec = (torch.from_numpy(part) for part in null.values())
+    model = _model(job)
+    k, v, vec = (torch.from_numpy(part) for part in job.context.inputs().values())
     context = QualityContext(k[:, None], v[:, None], vec[None])
 
-    class Convolutions(torch.nn.Module):
-        def forward(self, frame: torch.Tensor) -> torch.Tensor:
+    class Before(torch.nn.Module):
+        def forward(self, frame: torch.Tensor) -> tuple[torch.Tensor, ...]:
             base = model.tone(frame, context.vec)
             latent, skips = model.codec.encode(base, context.vec)
-            return model.codec.heads["x1"](model.codec.decode(latent, skips, context.vec), base)
+            return (base, latent, *skips)
 
-    module, frame = Convolutions().eval(), torch.from_numpy(job.frame)
-    module.model = model
+    class After(torch.nn.Module):
+        def forward(self, base: torch.Tensor, latent: torch.Tensor, *skips: torch.Tensor) -> torch.Tensor:
+            features = model.codec.decode(latent, list(skips), context.vec)
+            restored: torch.Tensor = model.codec.heads["x1"](features, base)
+            return restored
+
+    before, after, frame = Before().eval(), After().eval(), torch.from_numpy(job.frame)
+    before.model = after.model = model
+    with torch.inference_mode():
+        between, expected = before(frame), model.restore(frame, context).numpy()
+    first, last = _ncnn_net(before, (frame,), job.threads), _ncnn_net(after, between, job.threads)
+
+    def run() -> Frame:
+        base, latent, *skips = first(job.frame)
+        tokens = torch.from_numpy(latent)
+        with torch.inference_mode():
+            mended = (tokens + model.generate(tokens, context)).numpy()
+        return last(base, mended, *skips)[0]
+
+    apart = float(np.abs(run() - expected).max())
+    if apart > 1 / 255:
+        raise RuntimeError(f"ncnn is wrong by {apart * 255:.2f} levels of 255")
+    return run
+
+
+def _ncnn_net(module: Any, inputs: Sequence[Any], threads: int) -> Callable[..., list[Frame]]:
+    """A module of PyTorch as a net of ncnn: arrays [1, ...] to arrays [1, ...]."""
+    import ncnn
+    import torch
+
     folder = Path(tempfile.mkdtemp())
-    torch.jit.trace(module, frame, check_trace=False).save(str(folder / "net.pt"))
-    shape = f"inputshape={list(frame.shape)}f32".replace(" ", "")
+    torch.jit.trace(module, tuple(inputs), check_trace=False).save(str(folder / "net.pt"))
+    shapes = ",".join(f"[{','.join(map(str, tensor.shape))}]f32" for tensor in inputs)
     converter = Path(sysconfig.get_path("scripts"), "pnnx")
-    subprocess.run([converter, "net.pt", shape, "fp16=0"], cwd=folder, check=True, capture_output=True)
+    command = [converter, "net.pt", f"inputshape={shapes}", "fp16=0"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
     net = ncnn.Net()
-    net.opt.num_threads = job.threads
+    net.opt.num_threads = threads
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
     net.load_param(str(folder / "net.ncnn.param"))
     net.load_model(str(folder / "net.ncnn.bin"))
+    outputs = [f"out{index}" for index in range(len(net.output_names()))]
 
-    def run() -> Frame:
+    def run(*arrays: Frame) -> list[Frame]:
         with net.create_extractor() as extractor:
-            extractor.input("in0", ncnn.Mat(job.frame[0]))
-            return np.array(extractor.extract("out0")[1])[None]
+            for index, array in enumerate(arrays):
+                extractor.input(f"in{index}", ncnn.Mat(np.ascontiguousarray(array[0])))
+            return [np.array(extractor.extract(name)[1])[None] for name in outputs]
 
-    with torch.inference_mode():
-        apart = float(np.abs(run() - module(frame).numpy()).max())
-    if apart > 1 / 255:
-        raise RuntimeError(f"ncnn is wrong by {apart * 255:.2f} levels of 255")
     return run
 
 
@@ -186,7 +214,7 @@ ENGINES: dict[str, Callable[[Job], Run]] = {
     "PyTorch eager": _torch,
     "PyTorch eager, channels last": lambda job: _torch(job, channels_last=True),
     "torch.compile": lambda job: _torch(job, compiled=True),
-    "ncnn, convolutions alone": _ncnn_convolutions,
+    "ncnn, tokens in PyTorch": _ncnn,
 }
 """By name; those of uare-rt are whole calls, the others bare runs of arrays that lie ready."""
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ import engines
 import numpy as np
 from evaluate import EvaluationSet
 from make_evalset import psnr
-from results import Limit, Result, Table, add_options, bundle_facts, finish, run_command, sha256_of
+from results import Limit, Result, Table, add_options, bundle_facts, finish, keep_partial, run_command, sha256_of
 
 import uare_rt
 from uare_rt.bench.limits import GEMM_FLOP, Probe
@@ -81,8 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = bundle_facts(chosen.bundle)
     measured: dict[str, Any] = _engines(chosen)
     if evalset is not None:
+        keep_partial("peers", measured, chosen)
         with uare_rt.load(chosen.bundle, backend="onnxruntime", threads=chosen.threads) as session:
-            measured["restoring"] = _restoring(session, evalset, slow=chosen.slow)
+            measured["restoring"] = []
+            for row in _restoring(session, evalset, slow=chosen.slow):
+                measured["restoring"].append(row)
+                keep_partial("peers", measured, chosen)
             measured["scoring"] = _scoring(session, evalset)
     if chosen.plot is not None:
         _plot(measured, chosen.plot)
@@ -129,15 +133,17 @@ class _Worker:
         self.failure = None if first == "ready" else first or "it ended without a word"
 
     def ask(self, what: str) -> float:
-        """Seconds that it tells."""
+        """Seconds that it tells; NaN, and ``failure`` says why, once it has ended: the others go on without it."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise UareError("an engine has ended while it was timed; try again")
-        return float(answer)
+        if self.failure is None:
+            try:
+                self.process.stdin.write(f"{what}\n")
+                self.process.stdin.flush()
+                return float(self.process.stdout.readline())
+            except (OSError, ValueError):
+                self.failure = f"it ended while it was timed, with code {self.process.wait()}"
+        return float("nan")
 
     def close(self) -> None:
         self.process.kill()
@@ -159,6 +165,10 @@ def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
                 calls[name] = lambda worker=worker: worker.ask("run")  # type: ignore[misc]
         samples = interleaved(calls, rounds=chosen.rounds)
         same = _same(workers, chosen)
+        for name, worker in list(workers.items()):
+            if worker.failure is not None:
+                rows[name]["reason"] = worker.failure
+                del workers[name], samples[name]
     flops = sum(layer.flops for layer in restore_layers(UARE_NANO, chosen.size, chosen.size))
     nano = Bundle.open(shipped_bundle() if chosen.bundle is None else chosen.bundle).nano.preset == "uare-nano"
     reference = samples.get(BASE)
@@ -185,18 +195,19 @@ def _same(workers: Mapping[str, _Worker], chosen: argparse.Namespace) -> dict[st
     reference = None
     with tempfile.TemporaryDirectory() as folder:
         for name, worker in workers.items():
-            if "ncnn" in name or (chosen.weights is None and "orch" in name):
+            if chosen.weights is None and "orch" in name:
                 continue
             path = Path(folder, "frame.npy")
             worker.ask(f"save {path}")
+            if worker.failure is not None:
+                continue
             frame = np.clip(np.load(path), 0, 1)
             reference = frame if reference is None else reference
             found[name] = float(np.abs(frame - reference).max() * 255)
     return found
 
 
-def _restoring(session: uare_rt.Session, evalset: EvaluationSet, *, slow: bool) -> list[dict[str, Any]]:
-    rows = []
+def _restoring(session: uare_rt.Session, evalset: EvaluationSet, *, slow: bool) -> Iterator[dict[str, Any]]:
     for peer in PEERS:
         if peer.task == "enlarge":
             scale = int(peer.name[-1])
@@ -205,10 +216,8 @@ def _restoring(session: uare_rt.Session, evalset: EvaluationSet, *, slow: bool) 
             scale, (kind, told) = 1, TASKS[peer.task]
         row: dict[str, Any] = {"name": peer.name, "method": peer.method, "kind": kind, "licence": peer.licence}
         reason = peer.reason() or ("slow, left out" if peer.slow and not slow else None)
-        rows.append(row | {"reason": reason})
-        if reason is None:
-            rows[-1] |= _held(session, evalset, peer, kind, told, scale)
-    return rows
+        row["reason"] = reason
+        yield row if reason is not None else row | _held(session, evalset, peer, kind, told, scale)
 
 
 def _held(
@@ -216,8 +225,6 @@ def _held(
 ) -> dict[str, Any]:
     try:
         return _timed(session, evalset, peer, kind, told, scale)
-    except UareError:
-        raise
     except Exception as error:  # other people's packages fail in many ways
         return {"reason": _reason(error)}
 
@@ -356,7 +363,7 @@ def _limits(measured: Mapping[str, Any]) -> list[Limit]:
         limits.append(Limit(f"constant context, times faster, {title}", gained, LEAST_CONSTANT, at_least=True))
     limits += [
         Limit(f"{name} to uare-rt", over(name, BASE), 1.0, at_least=True)
-        for name in ("PyTorch eager", "PyTorch eager, channels last", "torch.compile")
+        for name in ("PyTorch eager", "PyTorch eager, channels last", "torch.compile", "ncnn, tokens in PyTorch")
     ]
     for row in measured.get("restoring", ()):
         if row["name"] in FASTER and row["reason"] is None:

@@ -30,6 +30,7 @@ __all__ = [
     "add_options",
     "bundle_facts",
     "finish",
+    "keep_partial",
     "limits_table",
     "photos_in",
     "run_command",
@@ -191,6 +192,7 @@ def finish(result: Result, tables: Sequence[Table], chosen: Namespace) -> int:
     if chosen.output is not None:
         chosen.output.parent.mkdir(parents=True, exist_ok=True)
         chosen.output.write_text(json.dumps(_document(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        _partial(chosen.output).unlink(missing_ok=True)
     if not chosen.check:
         return 0
     missed = [limit for limit in result.limits if not limit.met]
@@ -200,6 +202,24 @@ def finish(result: Result, tables: Sequence[Table], chosen: Namespace) -> int:
     return 1 if missed else 0
 
 
+def keep_partial(benchmark: str, measured: Mapping[str, Any], chosen: Namespace) -> None:
+    """Write what was measured so far to ``NAME.json.partial`` beside the output, until `finish` writes the whole.
+
+    Args:
+        benchmark: name of the script.
+        measured: the numbers so far.
+        chosen: parsed arguments; without an output nothing is written.
+    """
+    if chosen.output is not None:
+        chosen.output.parent.mkdir(parents=True, exist_ok=True)
+        content = {**_origin(benchmark), "measured": measured}
+        _partial(chosen.output).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _partial(output: Path) -> Path:
+    return output.with_name(f"{output.name}.partial")
+
+
 def limits_table(limits: Iterable[Limit]) -> Table:
     """Limits as a table."""
     return Table("Limits", ("what", "measured", "limit", "met"), [limit.row() for limit in limits])
@@ -207,11 +227,7 @@ def limits_table(limits: Iterable[Limit]) -> Table:
 
 def _document(result: Result) -> dict[str, Any]:
     return {
-        "benchmark": result.benchmark,
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "command": shlex.join(["python", f"benchmarks/{result.benchmark}.py", *map(_portable, sys.argv[1:])]),
-        "machine": _machine(),
-        "versions": _versions(),
+        **_origin(result.benchmark),
         "data": result.data,
         "bundle": result.bundle,
         "settings": result.settings,
@@ -220,9 +236,21 @@ def _document(result: Result) -> dict[str, Any]:
     }
 
 
+def _origin(benchmark: str) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "command": shlex.join(["python", f"benchmarks/{benchmark}.py", *map(_portable, sys.argv[1:])]),
+        "machine": _machine(),
+        "versions": _versions(),
+    }
+
+
 def _portable(argument: str) -> str:
     """An argument without the directories of this machine: results are read on others."""
-    return Path(argument).name if Path(argument).is_absolute() else argument
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    path = Path(value)
+    return f"{option}{equals}{path.name if path.is_absolute() or '..' in path.parts else value}"
 
 
 def _machine() -> dict[str, Any]:

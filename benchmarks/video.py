@@ -16,13 +16,14 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from processes import console_script, run_measured
-from results import Limit, Result, Table, add_options, bundle_facts, finish, run_command, sha256_of
+from results import Limit, Result, Table, add_options, bundle_facts, finish, keep_partial, run_command, sha256_of
 
 from uare_rt.errors import InputError, UareError
 from uare_rt.machine import available_cores
@@ -49,10 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = ["--backend", chosen.backend, *(["--bundle", str(chosen.bundle)] if chosen.bundle else [])]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        reuse = {clip.name: _reuse(clip, work, chosen.seconds, chosen.rounds, options) for clip in clips}
-        whole = _whole(clips[0], work, chosen.seconds, options)
-        memory = {str(n): _memory(made_clip(work / f"{n}.mp4", n), options) for n in (100, chosen.long)}
-    measured = {"reuse": reuse, "whole": whole, "memory": memory}
+        reuse: dict[str, dict[str, Any]] = {}
+        memory: dict[str, dict[str, Any]] = {}
+        measured: dict[str, Any] = {"reuse": reuse, "memory": memory}
+        for clip in clips:
+            try:
+                reuse[clip.name] = _reuse(clip, work, chosen.seconds, chosen.rounds, options)
+            except UareError as error:  # a damaged clip among others
+                if clip == clips[0]:
+                    raise
+                reuse[clip.name] = {"reason": str(error).replace(str(work), "")[:200]}
+            keep_partial("video", measured, chosen)
+        measured["whole"] = _whole(clips[0], work, chosen.seconds, options)
+        keep_partial("video", measured, chosen)
+        for frames in (100, chosen.long):
+            memory[str(frames)] = _memory(made_clip(work / f"{frames}.mp4", frames), options)
+            keep_partial("video", measured, chosen)
     result = Result(
         benchmark="video",
         data={"clips_sha256": sha256_of(clips), "clips": [clip.name for clip in clips]},
@@ -109,6 +122,8 @@ def tables(measured: Mapping[str, Any]) -> list[Table]:
             f"{row['score_before']:.2f} -> {row['score_after']:.2f}",
             f"{row['strip_before']:.2f} -> {row['strip_after']:.2f}" if row["strip_before"] is not None else "-",
         )
+        if "reason" not in row
+        else (f"{name}: {row['reason']}", *"-------")
         for name, row in measured["reuse"].items()
     ]
     headers = ("clip", "reuse s", "whole s", "CPU ratio", "PSNR dB", "tiles", "score", "strip sigma")
@@ -217,7 +232,7 @@ def _alone(what: str, clip: Path, options: Sequence[str]) -> float:
     ready = [convert(frame) for frame in frames]
     context = av.CodecContext.create("libx264", "w")
     context.width, context.height, context.pix_fmt = ready[0].width, ready[0].height, "yuv420p"
-    context.framerate = 25
+    context.framerate, context.time_base = 25, Fraction(1, 25)
     context.options = {"crf": str(encoder.quality), "preset": encoder.preset}
     began = time.process_time()
     for index, frame in enumerate(ready):
