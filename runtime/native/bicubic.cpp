@@ -54,15 +54,17 @@ void enlarge(const float *source, std::size_t width, std::size_t height, std::si
     }
   }
   target.resize(wide * height * scale);
+  std::vector<double> sums(wide);
   for (std::size_t y = 0; y < height * scale; ++y) {
     const BicubicTaps &tap = rows[y];
-    for (std::size_t x = 0; x < wide; ++x) {
-      double sum = 0;
-      for (std::size_t k = 0; k < tap.count; ++k) {
-        sum += static_cast<double>(widened[(tap.first + k) * wide + x]) * tap.weight[k];
-      }
-      target[y * wide + x] = static_cast<float>(sum);
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (std::size_t k = 0; k < tap.count; ++k) {
+      const float *row = widened.data() + (tap.first + k) * wide;
+      const double weight = tap.weight[k];
+      for (std::size_t x = 0; x < wide; ++x) sums[x] += static_cast<double>(row[x]) * weight;
     }
+    std::transform(sums.begin(), sums.end(), target.begin() + static_cast<std::ptrdiff_t>(y * wide),
+                   [](double sum) { return static_cast<float>(sum); });
   }
 }
 

@@ -54,7 +54,7 @@ struct Planes {
   [[nodiscard]] static float load(Stored stored) noexcept { return static_cast<float>(stored >> kShift); }
   [[nodiscard]] static Stored store(float code, float top) noexcept {
     const float inside = code < 0.0F ? 0.0F : (code > top ? top : code);
-    return static_cast<Stored>(static_cast<unsigned>(rounded(inside)) << kShift);
+    return static_cast<Stored>(static_cast<int>(rounded(inside)) << kShift);
   }
   [[nodiscard]] Stored *luma(std::size_t y) const noexcept {
     return reinterpret_cast<Stored *>(writable_row(frame, 0, y));
@@ -137,19 +137,28 @@ void to_rgb(const uare_frame &frame, const View<Sample> &target) {
   }
 }
 
-// Full chroma of one row, as code values before rounding; luma is written on the way.
+// Rows of floats: a picture's channels in [0, 1], and full chroma as code values before rounding.
+struct Channels {
+  float *r, *g, *b;
+  float *cb, *cr;
+};
+
+// Luma and full chroma of one row of pixels. What is constant comes by value: the bytes that are written could lie in
+// what a reference leads to, and nothing would be vectorised.
 template <typename Stored, typename Sample>
-void encode_row(const View<const Sample> &source, std::size_t y, const Planes<Stored> &planes, const Codes &code,
-                const Coefficients &k, float *cb, float *cr) {
-  const Sample *in = source.row(y);
-  Stored *luma = planes.luma(y);
+void encode_row(const Sample *in, std::size_t width, const Codes code, const Coefficients k, Stored *luma,
+                const Channels to) {
+  for (std::size_t x = 0; x < width; ++x) {
+    to.r[x] = to_unit(in[3 * x]);
+    to.g[x] = to_unit(in[3 * x + 1]);
+    to.b[x] = to_unit(in[3 * x + 2]);
+  }
   const float to_cb = 0.5F / (1.0F - k.kb) * code.chroma_span, to_cr = 0.5F / (1.0F - k.kr) * code.chroma_span;
-  for (std::size_t x = 0; x < source.width; ++x) {
-    const float r = to_unit(in[3 * x]), g = to_unit(in[3 * x + 1]), b = to_unit(in[3 * x + 2]);
-    const float l = k.kr * r + k.kg() * g + k.kb * b;
-    luma[x] = planes.store(l * code.luma_span + code.luma_offset, code.top);
-    cb[x] = (b - l) * to_cb + code.chroma_offset;
-    cr[x] = (r - l) * to_cr + code.chroma_offset;
+  for (std::size_t x = 0; x < width; ++x) {
+    const float l = k.kr * to.r[x] + k.kg() * to.g[x] + k.kb * to.b[x];
+    luma[x] = Planes<Stored>::store(l * code.luma_span + code.luma_offset, code.top);
+    to.cb[x] = (to.b[x] - l) * to_cb + code.chroma_offset;
+    to.cr[x] = (to.r[x] - l) * to_cr + code.chroma_offset;
   }
 }
 
@@ -158,16 +167,17 @@ template <typename Stored>
 void downsample_row(const Planes<Stored> &planes, std::size_t row, std::size_t part, const std::vector<float> &full,
                     float top) {
   Stored *out = planes.chroma(row, part);
-  const std::size_t step = planes.step(), last = planes.frame.width - 1;
-  for (std::size_t x = 0; x < planes.columns; ++x) {
-    const std::size_t right = std::min(2 * x + 1, last);
-    float value = 0.5F * (full[2 * x] + full[right]);
-    if (planes.frame.siting != UARE_SITING_CENTRE) {
-      const std::size_t left = x == 0 ? 0 : 2 * x - 1;
-      value = 0.25F * full[left] + 0.5F * full[2 * x] + 0.25F * full[right];
-    }
+  const std::size_t step = planes.step(), columns = planes.columns, last = planes.frame.width - 1;
+  const bool centre = planes.frame.siting == UARE_SITING_CENTRE;
+  const float side = centre ? 0.0F : 0.25F, middle = 0.5F, right_side = centre ? 0.5F : 0.25F;
+  const auto put = [&](std::size_t x, std::size_t left, std::size_t right) {
+    const float value = side * full[left] + middle * full[2 * x] + right_side * full[right];
     out[x * step] = planes.store(value, top);
-  }
+  };
+  // The edges apart: the loop between them reaches over nothing and is vectorised.
+  put(0, 0, std::min<std::size_t>(1, last));
+  for (std::size_t x = 1; x + 1 < columns; ++x) put(x, 2 * x - 1, 2 * x + 1);
+  if (columns > 1) put(columns - 1, 2 * columns - 3, std::min(2 * columns - 1, last));
 }
 
 template <typename Stored, typename Sample>
@@ -178,16 +188,20 @@ void to_yuv(const View<const Sample> &source, const uare_frame &frame) {
   const std::size_t width = frame.width, height = frame.height;
   const bool cosited_rows = frame.siting == UARE_SITING_TOP_LEFT;
   // Rows of Cb and Cr: the one above, the even one and the odd one of a chroma row.
-  std::vector<float> rows[3][2], mixed(width);
+  std::vector<float> rows[3][2], mixed(width), r(width), g(width), b(width);
   for (auto &pair : rows) {
     for (auto &row : pair) row.resize(width);
   }
+  const auto encode = [&](std::size_t y, std::vector<float> *chroma) {
+    const Channels channels = {r.data(), g.data(), b.data(), chroma[0].data(), chroma[1].data()};
+    encode_row(source.row(y), width, code, k, planes.luma(y), channels);
+  };
   for (std::size_t row = 0; row < planes.rows; ++row) {
     rows[0][0].swap(rows[2][0]);
     rows[0][1].swap(rows[2][1]);
-    encode_row(source, 2 * row, planes, code, k, rows[1][0].data(), rows[1][1].data());
+    encode(2 * row, rows[1]);
     if (2 * row + 1 < height) {
-      encode_row(source, 2 * row + 1, planes, code, k, rows[2][0].data(), rows[2][1].data());
+      encode(2 * row + 1, rows[2]);
     } else {
       rows[2][0] = rows[1][0];
       rows[2][1] = rows[1][1];

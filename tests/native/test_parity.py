@@ -91,7 +91,7 @@ def test_alpha_is_kept_or_enlarged(library: Library, tiny: Path, python: uare_rt
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("scale", [1, 2, 4])
 def test_yuv_pictures_are_those_of_python(
     library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray, kind: str, scale: int
 ) -> None:
