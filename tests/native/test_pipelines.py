@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -135,6 +136,54 @@ def test_a_real_clip_is_restored_as_python_restores_it(
     got, wanted = (np.frombuffer(path.read_bytes(), np.uint8).astype(int) for path in (restored, reference))
     assert got.size == wanted.size == 8 * 320 * 180 * 3
     assert np.abs(got - wanted).max() <= 2
+
+
+SEVEN = "videotestsrc num-buffers=7 ! video/x-raw,format=RGB,width=96,height=64,framerate=25/1"
+
+
+def pixels(environment: dict[str, str], element: str, out: Path) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Seven test pictures after an element: int16 [7, 64, 96, 3], RGB."""
+    launch(environment, f"{SEVEN} ! {element} ! filesink location={out}")
+    return np.frombuffer(out.read_bytes(), np.uint8).reshape(7, 64, 96, 3).astype(np.int16)
+
+
+def reported(environment: dict[str, str], elements: str, option: str) -> str:
+    """What gst-launch-1.0 prints of seven test pictures."""
+    return subprocess.run(
+        ["gst-launch-1.0", option, *f"{SEVEN} ! {elements} ! fakesink".split()],
+        env=environment, capture_output=True, text=True, timeout=300, check=True,
+    ).stdout  # fmt: skip
+
+
+def verdicts(environment: dict[str, str], element: str) -> dict[int, float]:
+    """Scores in an element's messages, by the number of the frame."""
+    pattern = r"uare-assessment, pts=\(guint64\)(\d+),.* score=\(double\)([\d.]+),"
+    found = re.findall(pattern, reported(environment, element, "-m"))
+    return {int(pts) // 40_000_000: float(score) for pts, score in found}
+
+
+def test_what_an_element_is_told_reaches_the_engine(environment: dict[str, str], tiny: Path, tmp_path: Path) -> None:
+    restore = f"uarerestore bundle={tiny} threads=1"
+    given = pixels(environment, "identity", tmp_path / "given")
+    full = pixels(environment, restore, tmp_path / "full")
+    assert np.abs(full - given).max() > 10
+    half = pixels(environment, f"{restore} strength=0.5", tmp_path / "half")
+    inside = (full > 0) & (full < 255)  # the mix is made before values are clipped
+    assert np.abs(half - (given + full) / 2)[inside].max() <= 1
+    for left_alone in ("strength=0", "skip-above=1"):
+        assert np.array_equal(pixels(environment, f"{restore} {left_alone}", tmp_path / "alone"), given)
+    assert list(verdicts(environment, f"{restore} assess-interval=3")) == [0, 3, 6]
+    assert list(verdicts(environment, f"{restore} assess-interval=0")) == [0]
+    text = reported(environment, f"{restore} ! identity silent=false", "-v")
+    assert len(re.findall(r"meta: [\w, ]*\bUareAssessmentMeta\b", text)) == 7
+
+
+def test_verdicts_of_a_pipeline_are_those_of_python(environment: dict[str, str], shipped: Path, tmp_path: Path) -> None:
+    found = verdicts(environment, f"uareassess bundle={shipped} interval=3 threads=1")
+    given = pixels(environment, "identity", tmp_path / "given").astype(np.uint8)
+    with uare_rt.load(shipped, backend="openvino", threads=1) as session:
+        expected = {index: session.assess(given[index]).score for index in (0, 3, 6)}
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_pipeline_that_cannot_work_says_so(environment: dict[str, str], tiny: Path, tmp_path: Path) -> None:
