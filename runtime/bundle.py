@@ -22,6 +22,7 @@ import numpy as np
 
 from uare_rt.errors import BundleError, OutputError
 from uare_rt.manifest import (
+    FLOAT32,
     MANIFEST_NAME,
     AnyManifest,
     EngineSpec,
@@ -99,6 +100,18 @@ class Bundle:
         if isinstance(self.manifest, UnifiedManifest):
             return self.manifest
         raise BundleError(f"bundle {self.path} holds {self.manifest.preset}, but this needs uare-7b")
+
+    def in_float32(self) -> Bundle | None:
+        """The same model with the float32 graphs that it holds beside those of a lower precision.
+
+        Returns:
+            None where it has none: there is nothing to choose then.
+        """
+        graphs = self.manifest.graphs
+        beside = {name: graphs[name + FLOAT32] for name in graphs if name + FLOAT32 in graphs}
+        if not beside:
+            return None
+        return Bundle(self.path, msgspec.structs.replace(self.manifest, graphs=graphs | beside))
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:

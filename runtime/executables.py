@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from uare_rt.errors import BackendError, UsageError
+from uare_rt.machine import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -69,6 +70,11 @@ class Executables:
     def backend(self) -> str:
         """Name of the backend."""
         return self._backend.name
+
+    @property
+    def place(self) -> str:
+        """Backend and threads, for example ``onnxruntime 2``."""
+        return f"{self.backend} {self._threads or available_cores()}"
 
     @property
     def worth_constants(self) -> int | None:

@@ -18,6 +18,7 @@ from uare_rt.views import CROPS, VIEW_SIZE
 from uare_rt.vlm.layout import UnifiedLayout
 
 __all__ = [
+    "FLOAT32",
     "HALF_WEIGHTS",
     "MANIFEST_NAME",
     "PENDING",
@@ -236,6 +237,8 @@ class UnifiedManifest(_Strict, frozen=True, kw_only=True):
 AnyManifest = Manifest | UnifiedManifest
 HALF_WEIGHTS = "fp32, 16-bit weights"
 """Precision of graphs that hold their weights in fewer bits than they compute in."""
+FLOAT32 = "_fp32"
+"""Ends the name of a graph that a bundle for processors holds beside the same in INT8; see `Bundle.in_float32`."""
 _UNIFIED = "uare-7b"
 _UNIFIED_GRAPHS = (
     *("vision", "prefill", "decode", "denoise", "velocity", "encode", "decode_image"),

@@ -1,7 +1,7 @@
-"""Which backend is fastest on this machine, and with how many threads: measured once and remembered.
+"""How to run a bundle on this machine's processor: backend, threads, precision, frames in one run.
 
-What is remembered is for one processor, one set of cores, the versions of the backends and the shape of the model, in
-``selection.json`` in the user's cache directory. Anything else measures again.
+Measured once and remembered for one processor, one set of cores, the versions of the backends and the shape of the
+model, in ``selection.json`` in the user's cache directory. Anything else measures again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,75 +25,128 @@ from uare_rt.executables import Executables
 from uare_rt.machine import available_cores, cpu_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from uare_rt.bundle import Bundle
 
-__all__ = ["Choice", "candidates", "fastest", "remembered"]
+__all__ = ["PROCESSOR_BACKENDS", "Choice", "FramesInRun", "Place", "candidates", "fastest", "remembered"]
 
-_BACKENDS = ("onnxruntime", "openvino")
+PROCESSOR_BACKENDS = ("onnxruntime", "openvino")
+"""Backends of the processor, among which there is something to choose."""
 _SIDE = 384  # px; large enough for the parts of a frame's cost to have their usual shares
 _ROUNDS = 5
+_PRICE = 1.03  # a lower precision costs some quality, so it has to be faster by more than noise
+_SIZES = (1, 2, 4)  # frames in one run
+_SIZE_ROUNDS = 3
+_GAIN = 0.97  # of the time of a frame on its own, that more at once must stay below
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A way to run restore graphs on the processor.
+class Place(NamedTuple):
+    """A way to run the graphs of a bundle.
 
     Attributes:
         backend: its name.
         threads: for one run.
+        precision: of the graphs, where the bundle has several.
+    """
+
+    backend: str
+    threads: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found to be fastest.
+
+    Attributes:
+        backend: its name.
+        threads: for one run.
+        precision: of the restore graphs.
         milliseconds: median for a frame of 384x384 px with a constant context, when it was measured.
     """
 
     backend: str
     threads: int
+    precision: str
     milliseconds: float
 
 
-def candidates() -> list[tuple[str, int]]:
-    """Backends of the processor that run here, each with all cores and, where there are many, with half of them."""
+def candidates(bundle: Bundle, backend: str | None = None, threads: int | None = None) -> list[Place]:
+    """Ways to run a bundle here: every backend of the processor, with all cores and, of many, with half of them.
+
+    Args:
+        bundle: in INT8 it counts only where its build met the budget for quality, or where it has nothing else.
+        backend: only this one.
+        threads: only so many.
+    """
     cores = available_cores()
-    counts = [cores] if cores < 4 else [cores, cores // 2]
-    return [(name, count) for name in _BACKENDS if backends.get(name).probe().available for count in counts]
+    counts = [threads] if threads else [cores] if cores < 4 else [cores, cores // 2]
+    names = PROCESSOR_BACKENDS if backend is None else (backend,)
+    return [
+        Place(name, count, precision)
+        for name in names
+        if backends.get(name).probe().available
+        for count in counts
+        for precision in _variants(bundle)
+    ]
 
 
-def remembered(bundle: Bundle) -> Choice | None:
-    """What was measured for such a bundle on this machine; None where nothing was."""
-    entry = _entries().get(_key(bundle))
+def _variants(bundle: Bundle) -> dict[str, Bundle]:
+    """What a bundle holds, by precision, float32 first."""
+    own, exact = bundle.nano.graphs["restore_x1"].precision, bundle.in_float32()
+    if exact is None:
+        return {own: bundle}
+    return {"fp32": exact} | ({} if bundle.nano.quality.get("missed") else {own: bundle})
+
+
+def remembered(bundle: Bundle, backend: str | None = None, threads: int | None = None) -> Choice | None:
+    """What was measured for such a bundle on this machine; None where nothing was. Arguments as for `fastest`."""
+    entry = _entries().get(_key(bundle, candidates(bundle, backend, threads)))
     try:
         return Choice(**entry) if isinstance(entry, dict) else None
     except TypeError:  # written by another version
         return None
 
 
-def fastest(bundle: Bundle) -> Choice:
+def fastest(bundle: Bundle, backend: str | None = None, threads: int | None = None) -> tuple[Choice, Bundle]:
     """The fastest way to restore on this machine's processor, measured now if it is not known yet.
 
     Measuring takes a second per candidate on a small machine; with one candidate there is nothing to measure.
 
+    Args:
+        bundle: what to run; where it holds two precisions, one of them is chosen.
+        backend: choose among precisions and threads of this one.
+        threads: for one run, if that is not to be chosen.
+
+    Returns:
+        The choice, and the bundle in its precision.
+
     Raises:
         BackendError: no backend of the processor runs here.
     """
-    known = remembered(bundle)
-    if known is not None:
-        return known
-    possible = candidates()
-    if not possible:
-        raise BackendError("no backend of the processor runs here; see: uare-rt doctor")
-    choice = Choice(*possible[0], milliseconds=0.0)
-    if len(possible) > 1:
-        _log.warning("measuring once which of %s is fastest here", ", ".join(f"{n} ({c})" for n, c in possible))
-        choice = _measured(bundle, possible)
-    _remember(bundle, choice)
-    return choice
+    variants = _variants(bundle)
+    choice = remembered(bundle, backend, threads)
+    if choice is None or choice.precision not in variants:
+        possible = candidates(bundle, backend, threads)
+        if not possible:
+            raise BackendError("no backend of the processor runs here; see: uare-rt doctor")
+        choice = Choice(*possible[0], milliseconds=0.0)
+        if len(possible) > 1:
+            told = ", ".join(f"{place.backend} {place.precision} ({place.threads})" for place in possible)
+            _log.warning("measuring once which of %s is fastest here", told)
+            choice = _measured(variants, possible)
+        _remember(_key(bundle, possible), asdict(choice))
+    return choice, variants[choice.precision]
 
 
-def _measured(bundle: Bundle, possible: list[tuple[str, int]]) -> Choice:
-    loaded = {place: Executables(bundle, backends.get(place[0]), place[1]) for place in possible}
+def _measured(variants: Mapping[str, Bundle], possible: list[Place]) -> Choice:
+    loaded = {
+        place: Executables(variants[place.precision], backends.get(place.backend), place.threads) for place in possible
+    }
     frame = np.random.default_rng(0).random((1, 3, _SIDE, _SIDE), dtype=np.float32)
-    constants = bundle.null_context().inputs()
+    constants = next(iter(variants.values())).null_context().inputs()
 
     def call(graphs: Executables) -> Callable[[], None]:
         def run() -> None:
@@ -101,24 +155,72 @@ def _measured(bundle: Bundle, possible: list[tuple[str, int]]) -> Choice:
         return run
 
     try:
-        names = {f"{name} {count}": (name, count) for name, count in possible}
+        names = {" ".join(map(str, place)): place for place in possible}
         samples = interleaved({text: call(loaded[place]) for text, place in names.items()}, rounds=_ROUNDS)
     finally:
         for graphs in loaded.values():
             graphs.close()
-    best = min(names, key=lambda text: samples[text].median)
+
+    def price(text: str) -> float:
+        return samples[text].median * (1 if names[text].precision == "fp32" else _PRICE)
+
+    best = min(names, key=price)
     return Choice(*names[best], milliseconds=round(samples[best].median * 1e3, 2))
+
+
+class FramesInRun:
+    """How many frames of a video one run of the graph takes: tried on the first frames that are computed, remembered.
+
+    Results do not depend on it. Nothing is computed for the trial: sizes take turns until each has had its rounds.
+
+    Args:
+        bundle: that is run.
+        place: how it is run, for example "onnxruntime 2".
+        frame: what is run, for example "restore_x1 320x240".
+        most: frames that fit into memory at once.
+    """
+
+    def __init__(self, bundle: Bundle, place: str, frame: str, most: int) -> None:
+        self._key = f"frames in one run; {place}; {frame}; {most}; {_key(bundle, [])}"
+        self._times: dict[int, list[float]] = {size: [] for size in _SIZES if size <= most}
+        known = _entries().get(self._key)
+        self._choice = 1 if len(self._times) == 1 else known if known in self._times else None
+
+    @property
+    def size(self) -> int:
+        """Frames to take next."""
+        if self._choice is not None:
+            return self._choice
+        return min(self._times, key=lambda size: len(self._times[size]))
+
+    @property
+    def chosen(self) -> int | None:
+        """The choice; None while too few frames were computed to tell."""
+        return self._choice
+
+    def ran(self, frames: int, seconds: float) -> None:
+        """Note how long a run of so many frames took."""
+        if self._choice is not None or frames not in self._times:
+            return
+        self._times[frames].append(seconds / frames)
+        if all(len(times) > _SIZE_ROUNDS for times in self._times.values()):
+            # The first of each warms up.
+            medians = {size: median(times[1:]) for size, times in self._times.items()}
+            best = min(medians, key=medians.__getitem__)
+            self._choice = best if medians[best] < _GAIN * medians[1] else 1
+            _remember(self._key, self._choice)
 
 
 def _path() -> Path:
     return cache_directory().with_name("selection.json")
 
 
-def _key(bundle: Bundle) -> str:
-    versions = [f"{package} {_version(package)}" for package in _BACKENDS]
+def _key(bundle: Bundle, possible: list[Place]) -> str:
+    versions = [f"{package} {_version(package)}" for package in PROCESSOR_BACKENDS]
     spec = bundle.nano.graphs["restore_x1"]
     model = f"{bundle.nano.preset} {spec.precision} {spec.flops_per_pixel}"
-    return "; ".join([cpu_model(), f"{available_cores()} cores", *versions, model])
+    places = [" ".join(map(str, place)) for place in possible]
+    return "; ".join([cpu_model(), f"{available_cores()} cores", *versions, model, *places])
 
 
 def _version(package: str) -> str | None:
@@ -136,12 +238,12 @@ def _entries() -> dict[str, Any]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _remember(bundle: Bundle, choice: Choice) -> None:
+def _remember(key: str, value: object) -> None:
     path = _path()
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(_entries() | {_key(bundle): asdict(choice)}, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(_entries() | {key: value}, indent=1), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         _log.debug("%s cannot be written: %s", path, error.strerror)

@@ -22,13 +22,14 @@ from uare_rt.tiling import checked_tile, choose_sides, padded, plan_tiles
 from uare_rt.views import extract_views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from uare_rt.backends.base import Backend
     from uare_rt.questions import Answer
+    from uare_rt.selection import FramesInRun
     from uare_rt.vlm.session import UnifiedSession
 
 __all__ = ["Restored", "Session", "load"]
@@ -40,6 +41,7 @@ _LEAST_TILE = 256 << 20
 _SMALL = 128 << 20  # not worth asking the system for the memory at hand
 _MOST_TILE = 680 << 20  # so that a 4K frame takes less than 0.7 GB in all
 _FALLBACK_MEMORY = 2 << 30  # assumed free where the system does not say
+_TOGETHER = 256 << 20  # activations of several frames in one run
 _BYTES_PER_OUTPUT_PIXEL = 48  # beyond scale 1: base, residual, sum and the copy that is rounded, float32 RGB each
 
 
@@ -84,6 +86,11 @@ class Session:
     def backend(self) -> str:
         """Name of the backend in use."""
         return self._graphs.backend
+
+    @property
+    def precision(self) -> str:
+        """Lowest precision that the restore graphs compute in, for example ``fp32``."""
+        return self.manifest.graphs["restore_x1"].precision
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -155,24 +162,65 @@ class Session:
         guide = assessment.context if assessment is not None else context
         if strength == 0 and scale == 1:
             return Restored(image.copy(), assessment, 0, time.perf_counter() - began)
-        height, width = image.shape[:2]
         tiling = self.manifest.tiling
         sides = self._tile_sides(image, scale) if tile is None else (checked_tile(tile, tiling),) * 2
+        height, width = image.shape[:2]
         tiles = plan_tiles(height, width, sides, tiling)
-        inputs = guide.inputs() if guide is not None else {}
-        worth = self._graphs.worth_constants
-        constant = worth is not None and height * width + ahead >= worth
-
-        def run(frame: NDArray[np.float32]) -> NDArray[np.float32]:
-            given = {"frame": frame} if constant else {"frame": frame, **inputs}
-            return self._graphs.run(f"restore_x{scale}", given, inputs if constant else None)["restored"]
-
-        out = np.empty((height * scale, width * scale, 3), image.dtype)
+        run = self._runner(image, guide, scale, ahead)
+        out = _empty(image, scale)
         for done, piece in enumerate(tiles, start=1):
-            restore_tile(image, out, piece, scale=scale, strength=strength, run=run)
+            restore_tile([image], [out], piece, scale=scale, strength=strength, run=run)
             if progress is not None:
                 progress(done, len(tiles))
         return Restored(out, assessment, len(tiles), time.perf_counter() - began)
+
+    def restore_frames(
+        self,
+        frames: Sequence[NDArray[Any]],
+        *,
+        context: QualityContext,
+        scale: int = 1,
+        strength: float = 1.0,
+        ahead: int = 0,
+    ) -> list[NDArray[Any]]:
+        """Restore frames of one size in one run of the graph; the results are those of `restore`, to the bit.
+
+        Args:
+            frames: as ``restore`` takes them, not more than ``frames_together`` says.
+            context: of all of them.
+            scale: as for ``restore``.
+            strength: as for ``restore``.
+            ahead: as for ``restore``.
+
+        Raises:
+            InputError: an array is of another kind.
+            UsageError: they differ in size or type, or an option cannot be used.
+            BackendError: inference failed.
+        """
+        for frame in frames:
+            check_frame(frame)
+        self._check_options(scale, strength, context)
+        if len({(frame.shape, frame.dtype) for frame in frames}) != 1:
+            raise UsageError("frames of one run need one size and one type of samples")
+        run = self._runner(frames[0], context, scale, ahead)
+        outs = [_empty(frame, scale) for frame in frames]
+        height, width = frames[0].shape[:2]
+        for piece in plan_tiles(height, width, self._tile_sides(frames[0], scale), self.manifest.tiling):
+            restore_tile(frames, outs, piece, scale=scale, strength=strength, run=run)
+        return outs
+
+    def frames_together(self, height: int, width: int, scale: int = 1) -> int:
+        """How many frames of a size may be computed in one run: what memory allows, at least 1."""
+        multiple = self.manifest.tiling.multiple
+        area = padded(height, multiple) * padded(width, multiple)
+        return max(1, int(_TOGETHER / (area * self._bytes_per_pixel(scale))))
+
+    def frames_in_run(self, height: int, width: int, scale: int = 1) -> FramesInRun:
+        """The choice of how many frames of a size to compute in one run; see `uare_rt.selection.FramesInRun`."""
+        from uare_rt.selection import FramesInRun
+
+        most = self.frames_together(height, width, scale)
+        return FramesInRun(self._bundle, self._graphs.place, f"restore_x{scale} {width}x{height}", most)
 
     def null_context(self) -> QualityContext:
         """The context that stands for "nothing known about the quality"."""
@@ -199,10 +247,27 @@ class Session:
                 f"{self.manifest.context.shapes()}; assess with the same model"
             )
 
+    def _runner(
+        self, image: NDArray[Any], context: QualityContext | None, scale: int, ahead: int
+    ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """Runs the restore graph, with the context as a constant where that pays."""
+        inputs = context.inputs() if context is not None else {}
+        worth = self._graphs.worth_constants
+        constant = worth is not None and image.shape[0] * image.shape[1] + ahead >= worth
+
+        def run(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+            given = {"frame": frames} if constant else {"frame": frames, **inputs}
+            return self._graphs.run(f"restore_x{scale}", given, inputs if constant else None)["restored"]
+
+        return run
+
+    def _bytes_per_pixel(self, scale: int) -> float:
+        return self.manifest.tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)
+
     def _tile_sides(self, image: NDArray[Any], scale: int) -> tuple[int, int]:
         tiling = self.manifest.tiling
         height, width = image.shape[:2]
-        per_pixel = tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)
+        per_pixel = self._bytes_per_pixel(scale)
         whole = padded(height, tiling.multiple), padded(width, tiling.multiple)
         if whole[0] * whole[1] * per_pixel <= _SMALL:
             return whole
@@ -211,6 +276,11 @@ class Session:
         wanted = min(_MOST_TILE * scale, max(_LEAST_TILE, _WORKING_SET - image.nbytes - result))
         possible = ((_FALLBACK_MEMORY if free is None else free) - result) // 2
         return choose_sides(height, width, max(0, min(wanted, possible)) / per_pixel, tiling)
+
+
+def _empty(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Room for the result of an image."""
+    return np.empty((image.shape[0] * scale, image.shape[1] * scale, 3), image.dtype)
 
 
 def load(
@@ -222,7 +292,8 @@ def load(
         bundle: a directory ``NAME.uare``, or a checkpoint in the layout of BAGEL-7B-MoT, which is exported into the
             user's cache when it is first given; None takes the ``uare-nano`` that comes with the package.
         backend: a name of ``uare_rt.backends.names()``; ``auto``; or ``fastest``, for long work on the processor: which
-            that is, and with how many threads, is measured once per machine (`uare_rt.selection`).
+            that is, and with how many threads, is measured once per machine (`uare_rt.selection`). So is the precision
+            where a bundle for processors holds two.
         threads: processor threads for one run; None takes all cores this process may use.
 
     Returns:
@@ -237,17 +308,27 @@ def load(
     if bundle is not None and is_checkpoint(bundle):
         bundle = exported(bundle)
     opened = Bundle.open(shipped_bundle() if bundle is None else bundle)
-    if backend == "fastest":
-        if isinstance(opened.manifest, Manifest):
-            from uare_rt.selection import fastest
-
-            choice = fastest(opened)
-            backend, threads = choice.backend, threads or choice.threads
-        else:
-            backend = "auto"
+    if isinstance(opened.manifest, Manifest):
+        backend, threads, opened = _chosen(opened, backend, threads)
+    elif backend == "fastest":
+        backend = "auto"
     chosen = backends.choose(backend)
     if isinstance(opened.manifest, UnifiedManifest):
         from uare_rt.vlm.session import UnifiedSession
 
         return UnifiedSession(opened, chosen, threads=threads)
     return Session(opened, chosen, threads=threads)
+
+
+def _chosen(bundle: Bundle, backend: str, threads: int | None) -> tuple[str, int | None, Bundle]:
+    """Backend, threads and precision: as asked for, what is left open as measured."""
+    if backend != "fastest":
+        if bundle.in_float32() is None:
+            return backend, threads, bundle
+        backend = backends.choose(backend).name
+    from uare_rt.selection import PROCESSOR_BACKENDS, fastest
+
+    if backend not in ("fastest", *PROCESSOR_BACKENDS):
+        return backend, threads, bundle
+    choice, bundle = fastest(bundle, None if backend == "fastest" else backend, threads)
+    return choice.backend, threads or choice.threads, bundle

@@ -173,6 +173,7 @@ def settings_of(
         "source": f"{Path(source).name}, {status.st_size} bytes, {status.st_mtime_ns}",
         "model": session.manifest.source.weights_sha256,
         "backend": session.backend,
+        "precision": session.precision,
         "scale": str(scale),
         "strength": str(strength),
         **{name: str(value) for name, value in vars(options).items()},
@@ -201,6 +202,7 @@ class Run:
         strength: float,
         options: VideoOptions,
     ) -> None:
+        self._session = session
         self._reader = reader
         self._writer = writer
         self._options = options
@@ -251,6 +253,9 @@ class Run:
             source=str(source),
             target=str(target),
             encoding=self._writer.encoding,
+            backend=self._session.backend,
+            precision=self._session.precision,
+            frames_in_run=self._restorer.frames_in_run,
             scenes=self._planner.scenes,
             stages=stages,
             damage=self._reader.damage,
@@ -288,15 +293,38 @@ class Run:
             yield Checkpoint(last, frames, {"assess": self._planner.state()})
 
     def _restore(self, items: Iterator[Any]) -> Iterator[Any]:
+        window: list[Any] = []  # in their order; the plans among them are computed in one run
+        plans: list[Plan] = []
         for item in items:
-            if isinstance(item, Checkpoint):
+            if isinstance(item, Plan):
+                if plans and not self._restorer.joins(plans[0], item):
+                    yield from self._restored(window, plans)
+                window.append(item)
+                plans.append(item)
+                if len(plans) >= self._restorer.together(plans[0]):
+                    yield from self._restored(window, plans)
+            elif isinstance(item, Checkpoint):
+                yield from self._restored(window, plans)
                 item.state["restore"] = self._restorer.state()
-            if not isinstance(item, Plan):
                 yield item
-                continue
-            seconds = float(item.frame.pts * self._reader.info.time_base)
-            yield self._restorer.restore(item, seconds, self._planner.tiles(item))
-            self._tell()
+            elif plans:
+                window.append(item)
+            else:
+                yield item
+        yield from self._restored(window, plans)
+
+    def _restored(self, window: list[Any], plans: list[Plan]) -> Iterator[Any]:
+        """The results of a window, which is empty then."""
+        ready = iter(self._restorer.ahead(plans)) if plans else iter(())
+        for item in window:
+            if isinstance(item, Plan):
+                seconds = float(item.frame.pts * self._reader.info.time_base)
+                yield self._restorer.restore(item, seconds, self._planner.tiles(item), next(ready))
+                self._tell()
+            else:
+                yield item
+        window.clear()
+        plans.clear()
 
     def _finish(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:

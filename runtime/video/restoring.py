@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,11 @@ from uare_rt.video.regions import FEATHER, Box
 from uare_rt.video.verifying import complaint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from uare_rt.selection import FramesInRun
     from uare_rt.session import Session
     from uare_rt.video.frames import Pixels
     from uare_rt.video.options import VideoOptions
@@ -74,19 +78,65 @@ class FrameRestorer:
         self._computed: Pixels | None = None
         self._followed: Pixels | None = None
         self._keeping = False
+        self._sizes: FramesInRun | None = None
         self.counts = Counts()
+
+    @property
+    def frames_in_run(self) -> int:
+        """Whole frames that one run computes, as measured; 1 where too few were computed to tell."""
+        return (self._sizes and self._sizes.chosen) or 1
+
+    def together(self, plan: Plan) -> int:
+        """How many frames like that of a plan to compute in one run; 1 for one that is not computed as a whole."""
+        if not self._is_whole(plan):
+            return 1
+        if self._sizes is None:
+            height, width = plan.frame.pixels.shape[:2]
+            self._sizes = self._session.frames_in_run(height, width, self._scale)
+        return self._sizes.size
+
+    def joins(self, first: Plan, plan: Plan) -> bool:
+        """Whether a plan may be computed in one run with another."""
+        return self._is_whole(plan) and plan.guide.context is first.guide.context
+
+    def ahead(self, plans: Sequence[Plan]) -> list[Pixels | None]:
+        """What the model makes of the frames of some plans, in one run, for `restore`; None of what is no whole frame.
+
+        Args:
+            plans: one, or some that join the first.
+        """
+        if not self._is_whole(plans[0]):
+            return [None] * len(plans)
+        frames = [plan.frame.pixels for plan in plans]
+        began = time.perf_counter()
+        restored = self._session.restore_frames(
+            frames,
+            scale=self._scale,
+            strength=self._strength,
+            context=plans[0].guide.context,
+            ahead=self._together * frames[0].shape[0] * frames[0].shape[1],
+        )
+        if self._sizes is not None:
+            self._sizes.ran(len(frames), time.perf_counter() - began)
+        return list(restored)
+
+    def _is_whole(self, plan: Plan) -> bool:
+        """Whether all of a frame is computed for sure; an assessed one may turn out to be kept as it is."""
+        kept = plan.leave or self._keeping or self._strength == 0
+        return plan.boxes is None and plan.guide.assessment is None and not kept
 
     def begin(self, plan: Plan) -> None:
         """Make up for the results of another run: restore what they stand for, and count nothing."""
         self._followed = self._compute(plan)
 
-    def restore(self, plan: Plan, seconds: float, tiles: tuple[int, int]) -> Frame:
+    def restore(self, plan: Plan, seconds: float, tiles: tuple[int, int], ready: Pixels | None = None) -> Frame:
         """The result for a plan.
 
         Args:
             plan: what to do.
             seconds: time of the frame, for reports.
             tiles: of the frame, and how many of them the plan computes.
+            ready: what `ahead` has made of the whole frame.
         """
         counts = self.counts
         counts.frames += 1
@@ -106,7 +156,7 @@ class FrameRestorer:
             whole = self._computed is None or plan.boxes is None
             counts.repeated += not whole and plan.repeats
             counts.tiles_computed += tiles[0] if whole else tiles[1]
-            shown = self._followed = self._compute(plan)
+            shown = self._followed = self._compute(plan, ready)
             if assessed is not None:
                 shown = self._judged(plan, shown, assessed.score, seconds)
         if self._compare:
@@ -153,10 +203,10 @@ class FrameRestorer:
             return pixels
         return self._run(pixels, plan, strength=0.0)
 
-    def _compute(self, plan: Plan) -> Pixels:
+    def _compute(self, plan: Plan, ready: Pixels | None = None) -> Pixels:
         pixels, base, before, follower = plan.frame.pixels, self._computed, self._followed, self._follower
         if base is None or before is None or (plan.boxes is None and plan.weights is None):
-            self._computed = self._run(pixels, plan, strength=self._strength)
+            self._computed = self._run(pixels, plan, strength=self._strength) if ready is None else ready
             follower.begin(pixels)
             return self._computed
         height, width = pixels.shape[:2]
@@ -164,18 +214,18 @@ class FrameRestorer:
         if boxes:
             base = self._computed = base.copy()
             for box in boxes:
-                self._paste(base, before, box, plan)
+                self._paste(base, before, box, plan, ready)
         elif plan.exact and follower.still:
             return before
         follower.advance(pixels, [box.there() for box in boxes])
         return follower.add(base)
 
-    def _paste(self, base: Pixels, before: Pixels, box: Box, plan: Plan) -> None:
+    def _paste(self, base: Pixels, before: Pixels, box: Box, plan: Plan, ready: Pixels | None) -> None:
         """Compute one part and put it into ``base``, blended with what was shown ``before``."""
         pixels, scale = plan.frame.pixels, self._scale
         height, width = pixels.shape[:2]
         read = box.read(height, width)
-        new = self._run(pixels[read.there()], plan, strength=self._strength)
+        new = self._run(pixels[read.there()], plan, strength=self._strength) if ready is None else ready
         inside = Box(box.top - read.top, box.bottom - read.top, box.left - read.left, box.right - read.left)
         size = (box.bottom - box.top, box.right - box.left)
         weights = np.ones(size, np.float32)

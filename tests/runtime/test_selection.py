@@ -1,9 +1,11 @@
-"""The fastest backend is measured once per machine, remembered, and measured again when the machine has changed."""
+"""What is fastest is measured once per machine, remembered, and measured again when the machine has changed."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,77 +13,210 @@ import pytest
 import uare_rt
 from uare_rt import backends, selection
 from uare_rt.backends.engine_cache import cache_directory
+from uare_rt.bench.pairs import Samples
 from uare_rt.bundle import Bundle
-from uare_rt.errors import BackendError
-from uare_rt.selection import candidates, fastest, remembered
+from uare_rt.errors import BackendError, UsageError
+from uare_rt.selection import FramesInRun, candidates, fastest, remembered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 BOTH = [name for name in ("onnxruntime", "openvino") if backends.get(name).probe().available]
-pytestmark = pytest.mark.skipif(len(BOTH) < 2, reason="needs onnxruntime and openvino")
+needs_both = pytest.mark.skipif(len(BOTH) < 2, reason="needs onnxruntime and openvino")
+RESTORING = ("restore_x1", "restore_x2", "restore_x4")
 
 
-@pytest.fixture
-def bundle(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """The tiny bundle, and a cache of its own."""
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own, and small frames to measure with."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(selection, "_SIDE", 64)
     monkeypatch.setattr(selection, "_ROUNDS", 2)
+
+
+@pytest.fixture
+def bundle(tiny: Path) -> Bundle:
     return Bundle.open(tiny)
 
 
+@pytest.fixture
+def both(altered: Callable[..., Path]) -> Callable[..., Bundle]:
+    """Makes a bundle that says of its restore graphs that they are in INT8, with float32 ones beside them."""
+
+    def make(**quality: Any) -> Bundle:
+        def change(manifest: dict[str, Any]) -> None:
+            for name in [name for name in RESTORING if name in manifest["graphs"]]:
+                spec = manifest["graphs"][name]
+                manifest["files"][f"{name}_fp32.onnx"] = manifest["files"][spec["file"]]
+                manifest["graphs"][f"{name}_fp32"] = spec | {"file": f"{name}_fp32.onnx"}
+                manifest["graphs"][name] = spec | {"precision": "int8"}
+            manifest["quality"] = quality
+
+        path = altered(change)
+        for name in RESTORING:
+            if (path / f"{name}.onnx").exists():
+                shutil.copy(path / f"{name}.onnx", path / f"{name}_fp32.onnx")
+        return Bundle.open(path)
+
+    return make
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, which: Callable[[Any], bool], backend: str) -> None:
+    """Let the graphs of a backend that a function marks take half a second longer."""
+    kind = type(backends.get(backend))
+    load = kind.load
+
+    def loaded(self: Any, graph: Any, *, threads: int | None) -> Any:
+        executable = load(self, graph, threads=threads)
+        if which(graph):
+            run = executable.run
+            executable.run = lambda inputs: (time.sleep(0.5), run(inputs))[1]
+        return executable
+
+    monkeypatch.setattr(kind, "load", loaded)
+
+
+@needs_both
 def test_it_is_measured_once(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     assert remembered(bundle) is None
     with caplog.at_level(logging.WARNING):
-        choice = fastest(bundle)
+        choice, same = fastest(bundle)
         assert "measuring once" in caplog.text
         caplog.clear()
-        assert fastest(bundle) == choice == remembered(bundle)
+        assert fastest(bundle)[0] == choice == remembered(bundle)
         assert not caplog.text
-    assert (choice.backend, choice.threads) in candidates()
+    assert same is bundle
+    assert (choice.backend, choice.threads, choice.precision) in candidates(bundle)
     assert choice.milliseconds > 0
 
 
+@needs_both
 def test_the_fastest_is_chosen(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    slow = backends.get("openvino").load
-
-    def slowed(*args: object, **kwargs: object) -> object:
-        executable = slow(*args, **kwargs)  # type: ignore[arg-type]
-        run = executable.run
-        executable.run = lambda inputs: (time.sleep(0.5), run(inputs))[1]  # type: ignore[method-assign]
-        return executable
-
-    monkeypatch.setattr(type(backends.get("openvino")), "load", lambda _, *a, **k: slowed(*a, **k))
-    assert fastest(bundle).backend == "onnxruntime"
+    slow_down(monkeypatch, lambda graph: True, "openvino")
+    assert fastest(bundle)[0].backend == "onnxruntime"
 
 
+@needs_both
 def test_another_machine_measures_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     fastest(bundle)
     monkeypatch.setattr(selection, "cpu_model", lambda: "another processor")
     assert remembered(bundle) is None
 
 
+@needs_both
 def test_a_session_takes_the_choice(bundle: Bundle, rng: np.random.Generator) -> None:
-    choice = fastest(bundle)
+    choice, _ = fastest(bundle)
     with uare_rt.load(bundle.path, backend="fastest") as session:
         assert session.backend == choice.backend
         picture = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
         assert session.restore(picture).image.shape == picture.shape
 
 
+@needs_both
 def test_what_is_remembered_may_be_damaged(bundle: Bundle) -> None:
     path = cache_directory().with_name("selection.json")
     path.parent.mkdir(parents=True)
     for content in ("{", "[]", '{"a": 1}'):
         path.write_text(content)
         assert remembered(bundle) is None
-    assert fastest(bundle) == remembered(bundle)
+    assert fastest(bundle)[0] == remembered(bundle)
 
 
 def test_no_backend_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "candidates", list)
+    monkeypatch.setattr(selection, "candidates", lambda *_: [])
     with pytest.raises(BackendError, match=r"no backend of the processor.*doctor"):
         fastest(bundle)
+
+
+@pytest.mark.parametrize(("slow", "wanted"), [("int8", "fp32"), ("fp32", "int8")])
+def test_the_faster_precision_is_taken(
+    both: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, slow: str, wanted: str
+) -> None:
+    bundle = both(missed=[])
+    slow_down(monkeypatch, lambda graph: graph.spec.precision == slow, "onnxruntime")
+    with uare_rt.load(bundle.path, backend="onnxruntime", threads=1) as session:
+        assert session.precision == wanted
+    choice = remembered(bundle, "onnxruntime", 1)
+    assert choice is not None
+    assert (choice.backend, choice.threads, choice.precision) == ("onnxruntime", 1, wanted)
+
+
+def test_a_lower_precision_that_gains_nothing_is_not_taken(
+    both: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here both precisions are the same graph, and the measured times say so too."""
+
+    def even(subjects: dict[str, Any], *, rounds: int) -> dict[str, Any]:
+        return {name: Samples((1.0 - 0.02 * ("int8" in name),) * rounds, (0.0,)) for name in subjects}
+
+    monkeypatch.setattr(selection, "interleaved", even)
+    assert fastest(both(missed=[]), "onnxruntime", 1)[0].precision == "fp32"
+
+
+def test_a_precision_that_missed_its_budget_is_never_taken(
+    both: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = both(missed=["restore_x1 in int8 loses 1 dB, the budget is 0.1 dB"])
+    slow_down(monkeypatch, lambda graph: graph.spec.precision == "fp32", "onnxruntime")
+    with uare_rt.load(bundle.path, backend="onnxruntime", threads=1) as session:
+        assert session.precision == "fp32"
+
+
+def test_where_there_is_one_precision_nothing_is_measured(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), uare_rt.load(bundle.path, backend="onnxruntime") as session:
+        assert session.precision == "fp32"
+    assert not caplog.text
+    assert not cache_directory().with_name("selection.json").exists()
+
+
+def run_all(sizes: FramesInRun, seconds: dict[int, float]) -> int:
+    """Frames that it took until there was a choice."""
+    frames = 0
+    while sizes.chosen is None:
+        frames += sizes.size
+        sizes.ran(sizes.size, seconds[sizes.size])
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [({1: 1.0, 2: 1.5, 4: 2.8}, 4), ({1: 1.0, 2: 1.4, 4: 4.0}, 2), ({1: 1.0, 2: 1.99, 4: 3.96}, 1)],
+)
+def test_frames_in_one_run_are_chosen_by_time(bundle: Bundle, seconds: dict[int, float], chosen: int) -> None:
+    what = (bundle, "onnxruntime 2", "restore_x1 64x48", 9)
+    sizes = FramesInRun(*what)
+    assert run_all(sizes, seconds) == (1 + 2 + 4) * 4
+    assert sizes.size == sizes.chosen == chosen
+    assert FramesInRun(*what).chosen == chosen  # remembered
+    assert FramesInRun(bundle, "onnxruntime 2", "restore_x1 640x480", 9).chosen is None
+
+
+def test_memory_bounds_the_frames_in_one_run(bundle: Bundle) -> None:
+    assert FramesInRun(bundle, "onnxruntime 2", "restore_x1 64x48", 1).chosen == 1
+    sizes = FramesInRun(bundle, "onnxruntime 2", "restore_x1 64x48", 3)
+    run_all(sizes, {1: 1.0, 2: 1.0})
+    assert sizes.chosen == 2
+    with uare_rt.load(bundle.path) as session:
+        assert session.frames_together(16, 16) > 4
+        assert session.frames_together(2160, 3840) == 1
+
+
+@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize(("scale", "strength", "ahead"), [(1, 1.0, 0), (1, 1.0, 1 << 40), (2, 0.5, 0)])
+def test_pixels_do_not_depend_on_frames_in_one_run(
+    tiny: Path, rng: np.random.Generator, backend: str, scale: int, strength: float, ahead: int
+) -> None:
+    frames = list(rng.integers(0, 256, (4, 50, 70, 3), dtype=np.uint8))
+    with uare_rt.load(tiny, backend=backend) as session:
+        how: dict[str, Any] = {"context": session.assess(frames[0]).context, "scale": scale, "strength": strength}
+        alone = [session.restore(frame, ahead=ahead, **how).image for frame in frames]
+        assert np.array_equal(alone, session.restore_frames(frames, ahead=ahead, **how))
+
+
+def test_frames_of_one_run_are_alike(tiny: Path) -> None:
+    frames = [np.zeros((16, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)]
+    with uare_rt.load(tiny) as session:
+        context = session.null_context()
+        with pytest.raises(UsageError, match="one size and one type"):
+            session.restore_frames(frames, context=context)

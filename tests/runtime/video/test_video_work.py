@@ -16,6 +16,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from video_clips import FakeSession, make_clip, picture, read_frames, read_packets, tone
 
+import uare_rt
+from uare_rt import selection
 from uare_rt.errors import InputError, UsageError
 from uare_rt.quality import Assessment
 from uare_rt.session import Restored
@@ -331,3 +333,25 @@ def test_no_strength_leaves_every_frame_as_it_is(tmp_path: Path) -> None:
     assert report.score_after == report.score_before
     after = [f for _, f in read_frames(tmp_path / "out.mkv")]
     assert all(np.array_equal(a, b) for a, b in zip(after, frames, strict=True))
+
+
+def test_frames_of_one_run_give_the_same_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything moves, so frames are computed whole: one at a time, or with sizes tried in turn, then the best."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    noise = np.random.default_rng(2).integers(0, 256, (130, 130, 3), dtype=np.uint8)
+    frames = [np.ascontiguousarray(noise[2 * i : 2 * i + 50, i : i + 70]) for i in range(36)]
+    source = make_clip(tmp_path / "in.mkv", frames, audio=tone(1.4))
+    options = VideoOptions(codec="ffv1", assess_every=16)
+    with uare_rt.load(TINY, backend="onnxruntime") as session:
+        together = session.frames_together(50, 70)
+        assert together >= 4
+        report = restore_video(session, source, tmp_path / "some.mkv", options=options)
+        monkeypatch.setattr(selection, "_SIZES", (1,))
+        alone = restore_video(session, source, tmp_path / "one.mkv", options=options)
+    assert report.frames_in_run in (1, 2, 4)
+    assert (alone.frames_in_run, alone.backend, alone.precision) == (1, "onnxruntime", "fp32")
+    assert (tmp_path / "cache" / "uare-rt" / "selection.json").exists()
+    some, one = read_frames(tmp_path / "some.mkv"), read_frames(tmp_path / "one.mkv")
+    assert [time for time, _ in some] == [time for time, _ in one]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(some, one, strict=True))
+    assert read_packets(tmp_path / "some.mkv", "audio") == read_packets(source, "audio")

@@ -122,7 +122,7 @@ def read_packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
 
 
 class FakeSession:
-    """A session without a model: restores by pixel repetition and judges by mean brightness.
+    """A session without a model: restores by pixel repetition, three frames a run, and judges by mean brightness.
 
     Attributes:
         restored: mean of every frame it restored, in order.
@@ -132,6 +132,7 @@ class FakeSession:
 
     scales = (1, 2, 4)
     backend = "fake"
+    precision = "fp32"
     manifest = SimpleNamespace(
         source=SimpleNamespace(weights_sha256="0"),
         tiling=Tiling(multiple=16, grid=16, before=8, after=23, bytes_per_pixel=8),
@@ -175,3 +176,10 @@ class FakeSession:
         self.restored.append(float(image.mean()))
         self.contexts.append(float(context.vec[0]))
         return Restored(image=image.repeat(scale, 0).repeat(scale, 1), assessment=None, tiles=1, seconds=0.0)
+
+    def frames_in_run(self, height: int, width: int, scale: int = 1) -> SimpleNamespace:
+        return SimpleNamespace(size=3, chosen=3, ran=lambda frames, seconds: None)
+
+    def restore_frames(self, frames: Sequence[np.ndarray], **how: Any) -> list[np.ndarray]:
+        assert 0 < len(frames) <= 3
+        return [self.restore(frame, **how).image for frame in frames]
