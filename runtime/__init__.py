@@ -13,8 +13,9 @@ Names are imported on first use, so that ``import uare_rt`` itself costs nothing
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from uare_rt.late import late_names
 
 if TYPE_CHECKING:
     from uare_rt import errors
@@ -31,20 +32,9 @@ _HOME = {
     "Restored": "session",
     "Session": "session",
     "__version__": "_version",
+    "errors": "errors",
     "load": "session",
     "stream": "live",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name == "errors":
-        return import_module("uare_rt.errors")
-    if name not in _HOME:
-        raise AttributeError(f"module 'uare_rt' has no attribute {name!r}")
-    value: object = getattr(import_module(f"uare_rt.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(__name__, _HOME)

@@ -331,4 +331,4 @@ def _chosen(bundle: Bundle, backend: str, threads: int | None) -> tuple[str, int
     if backend not in ("fastest", *PROCESSOR_BACKENDS):
         return backend, threads, bundle
     choice, bundle = fastest(bundle, None if backend == "fastest" else backend, threads)
-    return choice.backend, threads or choice.threads, bundle
+    return choice.backend, choice.threads if threads is None else threads, bundle

@@ -12,8 +12,9 @@ Names are imported on first use: who asks whether a file is a video need not loa
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from uare_rt.late import late_names
 
 if TYPE_CHECKING:
     from uare_rt.video.assess import VideoAssessment, VideoSample, assess_video, sample_frames
@@ -65,14 +66,4 @@ _HOME = {
     "sample_frames": "assess",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'uare_rt.video' has no attribute {name!r}")
-    value: object = getattr(import_module(f"uare_rt.video.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(__name__, _HOME)

@@ -72,6 +72,11 @@ class Encoding:
     pix_fmt: str
     notes: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """For people, as in ``libx264 yuv420p``."""
+        return f"{self.codec} {self.pix_fmt}"
+
 
 def choose_encoding(info: VideoInfo, format_name: str, options: VideoOptions) -> Encoding:
     """Choose encoder and pixel format for a result.

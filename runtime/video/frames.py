@@ -29,6 +29,7 @@ __all__ = [
     "FrameSource",
     "HdrMetadata",
     "Picture",
+    "PicturesAlone",
     "Pixels",
     "SidePacket",
     "VideoInfo",
@@ -213,6 +214,24 @@ class FrameSource(Protocol):
 
     def close(self) -> None:
         """Release the source."""
+
+
+class PicturesAlone:
+    """What a `FrameSource` without a container says of all that is not pictures: there is none of it."""
+
+    @property
+    def origin(self) -> VideoSource | None:
+        """There is no container."""
+        return None
+
+    @property
+    def chapters(self) -> list[Any]:
+        """There are no chapters."""
+        return []
+
+    def side_packets(self) -> Iterator[SidePacket]:
+        """There are no other streams."""
+        return iter(())
 
 
 class FrameSink(Protocol):

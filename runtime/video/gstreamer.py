@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uare_rt.errors import InputError, UsageError
 from uare_rt.frames import to_uint8
 from uare_rt.live.gstreamer import GstSink, GstSource
 from uare_rt.video.colour import UNSPECIFIED
-from uare_rt.video.frames import ColourTags, Picture, VideoInfo
+from uare_rt.video.frames import ColourTags, Picture, PicturesAlone, VideoInfo
 from uare_rt.video.rotation import placed, turned
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from uare_rt.live.frames import Shot
     from uare_rt.video.frames import Checkpoint, Damage, Frame, FrameSource, Pixels, SidePacket
-    from uare_rt.video.source import VideoSource
 
 __all__ = ["PipelineSink", "PipelineSource", "description_of"]
 
@@ -42,7 +41,7 @@ def description_of(path: str | Path) -> str:
     return text
 
 
-class PipelineSource:
+class PipelineSource(PicturesAlone):
     """Pictures of a pipeline that ends in raw video.
 
     Args:
@@ -88,16 +87,6 @@ class PipelineSource:
         return self._info
 
     @property
-    def origin(self) -> VideoSource | None:
-        """A pipeline is no container."""
-        return None
-
-    @property
-    def chapters(self) -> list[Any]:
-        """A pipeline has no chapters."""
-        return []
-
-    @property
     def damage(self) -> tuple[Damage, ...]:
         """What a decoder hides is not known."""
         return ()
@@ -124,10 +113,6 @@ class PipelineSource:
         """A picture as RGB."""
         pixels: Pixels = picture.raw
         return pixels
-
-    def side_packets(self) -> Iterator[SidePacket]:
-        """A pipeline has no other streams."""
-        return iter(())
 
     def stop(self) -> None:
         """End the iteration; a read that waits ends by itself after some seconds."""

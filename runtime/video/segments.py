@@ -9,9 +9,17 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from uare_rt.video.copying import CONTAINERS, SideTracks
-from uare_rt.video.frames import Checkpoint, Frame, Picture, SidePacket
+from uare_rt.video.frames import Checkpoint, Picture, SidePacket
 from uare_rt.video.journal import PiecePacket
-from uare_rt.video.sink import PictureEncoder, add_pictures, explained, open_output, rounding_note, rounds
+from uare_rt.video.sink import (
+    EncodedPictures,
+    PictureEncoder,
+    add_pictures,
+    explained,
+    open_output,
+    rounding_note,
+    rounds,
+)
 from uare_rt.video.targets import partial_name
 
 if TYPE_CHECKING:
@@ -77,7 +85,7 @@ class PieceWriter:
             self._file.write(bytes(packet))
 
 
-class SegmentSink:
+class SegmentSink(EncodedPictures):
     """Writes pieces beside the target and joins them when all are there.
 
     Args:
@@ -119,15 +127,6 @@ class SegmentSink:
     def notes(self) -> tuple[str, ...]:
         """What the caller should know about how the result was written."""
         return (*self._encoder.notes, *self._notes)
-
-    @property
-    def encoding(self) -> str:
-        """Encoder and pixel format."""
-        return f"{self._encoder.encoding.codec} {self._encoder.encoding.pix_fmt}"
-
-    def prepare(self, frame: Frame) -> Picture:
-        """A frame in the encoder's pixel format."""
-        return self._encoder.prepare(frame)
 
     def write(self, item: Picture | SidePacket | Checkpoint) -> None:
         """Encode a picture, or finish a piece; packets of other streams are copied at the end.

@@ -7,20 +7,28 @@ import re
 import uuid
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uare_rt.errors import InputError, OutputError, UsageError
 from uare_rt.images import WRITE_FORMATS, is_image, list_images, read_image, write_image
 from uare_rt.images import Picture as Still
-from uare_rt.video.frames import Checkpoint, ColourTags, Damage, Frame, Picture, SidePacket, VideoInfo
+from uare_rt.video.frames import (
+    Checkpoint,
+    ColourTags,
+    Damage,
+    Frame,
+    Picture,
+    PicturesAlone,
+    SidePacket,
+    VideoInfo,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uare_rt.video.frames import FrameSource, Pixels
-    from uare_rt.video.source import VideoSource
 
 __all__ = ["ImageSink", "ImageSource", "is_pattern", "pattern_of"]
 
@@ -38,7 +46,7 @@ def pattern_of(target: Path) -> str:
     return str(target / f"%0{_DIGITS}d.png")
 
 
-class ImageSource:
+class ImageSource(PicturesAlone):
     """Images as pictures, at a constant rate.
 
     Args:
@@ -77,16 +85,6 @@ class ImageSource:
         return self._info
 
     @property
-    def origin(self) -> VideoSource | None:
-        """Images have no container."""
-        return None
-
-    @property
-    def chapters(self) -> list[Any]:
-        """Images have no chapters."""
-        return []
-
-    @property
     def damage(self) -> tuple[Damage, ...]:
         """Images that could not be read."""
         return tuple(self._damage)
@@ -116,10 +114,6 @@ class ImageSource:
         if (samples.dtype == np.uint16) == self._deep:
             return samples
         return samples.astype(np.uint16) * np.uint16(257) if self._deep else (samples >> 8).astype(np.uint8)
-
-    def side_packets(self) -> Iterator[SidePacket]:
-        """Images have no other streams."""
-        return iter(())
 
     def stop(self) -> None:
         """Files never wait."""

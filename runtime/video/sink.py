@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from uare_rt.video.frames import FrameSource, VideoInfo
     from uare_rt.video.options import VideoOptions
 
-__all__ = ["PictureEncoder", "VideoSink", "add_pictures", "explained", "open_output", "rounding_note", "rounds"]
+__all__ = [
+    "EncodedPictures",
+    "PictureEncoder",
+    "VideoSink",
+    "add_pictures",
+    "explained",
+    "open_output",
+    "rounding_note",
+    "rounds",
+]
 
 
 @contextlib.contextmanager
@@ -121,7 +130,22 @@ class PictureEncoder:
         return list(packets)
 
 
-class VideoSink:
+class EncodedPictures:
+    """What every sink with an encoder says of its pictures."""
+
+    _encoder: PictureEncoder
+
+    @property
+    def encoding(self) -> str:
+        """Encoder and pixel format, as in ``libx264 yuv420p``."""
+        return self._encoder.encoding.name
+
+    def prepare(self, frame: Frame) -> Picture:
+        """A frame in the encoder's pixel format."""
+        return self._encoder.prepare(frame)
+
+
+class VideoSink(EncodedPictures):
     """Encodes pictures and muxes copied packets into ``target``.
 
     Everything goes to a hidden file beside the target, which `finish` renames and `discard` deletes: a
@@ -161,15 +185,6 @@ class VideoSink:
     def notes(self) -> tuple[str, ...]:
         """What the caller should know about how the result was written."""
         return (*self._encoder.notes, *self._tracks.notes, *rounding_note(self._target, self._rounded))
-
-    @property
-    def encoding(self) -> str:
-        """Encoder and pixel format, as in ``libx264 yuv420p``."""
-        return f"{self._encoder.encoding.codec} {self._encoder.encoding.pix_fmt}"
-
-    def prepare(self, frame: Frame) -> Picture:
-        """A frame in the encoder's pixel format."""
-        return self._encoder.prepare(frame)
 
     def write(self, item: Picture | SidePacket | Checkpoint) -> None:
         """Encode a picture or copy a packet.

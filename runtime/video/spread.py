@@ -130,7 +130,7 @@ def spread_video(
             seconds=time.perf_counter() - began,
             source=str(source),
             target=str(target),
-            encoding=f"{encoder.encoding.codec} {encoder.encoding.pix_fmt}",
+            encoding=encoder.encoding.name,
             backend=session.backend,
             precision=session.precision,
             frames_in_run=1,
