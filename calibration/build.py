@@ -15,7 +15,16 @@ from uare_rt import __version__
 from uare_rt.bundle import Bundle, write_bundle
 from uare_rt.calibration.compare import GraphProof, compare, missed
 from uare_rt.calibration.compiling import compile_graph, said
-from uare_rt.calibration.data import CONDITIONS, Picture, Sample, digest, make_samples, patterns, read_pictures
+from uare_rt.calibration.data import (
+    CONDITIONS,
+    HELD_OUT,
+    Picture,
+    Sample,
+    digest,
+    make_samples,
+    patterns,
+    read_pictures,
+)
 from uare_rt.calibration.evaluation import frame_of
 from uare_rt.calibration.graph import Graph
 from uare_rt.calibration.precision import (
@@ -36,13 +45,15 @@ from uare_rt.manifest import PENDING, BackendInfo, CalibrationInfo, Profile
 
 if TYPE_CHECKING:
     from uare_rt.calibration.request import BuildRequest
+    from uare_rt.degradation import Step
     from uare_rt.manifest import GraphSpec, Manifest
 
 __all__ = ["BudgetMissedError", "build_bundle"]
 
 REPORT_FILE = "report.html"
-_SAMPLES, _SEARCH, _HELD_OUT = 2 * len(CONDITIONS), len(CONDITIONS), len(CONDITIONS)
-_SIDE, _SEARCH_SIDE = 128, 96  # px; the search runs the graphs some two hundred times
+_SAMPLES = 2 * len(CONDITIONS)
+_ROUNDS = 2  # of the proof's conditions at the smallest scale, each time with other pictures
+_SIDE, _SEARCH_SIDE = 128, 96  # px, of calibration; of search and proof, which run the graphs some two hundred times
 _HELD_OUT_SHARE = 4  # every fourth picture is for the proof, where no others were given
 _UNPROVEN_INT8 = (
     "INT8 engines of TensorRT-RTX were built without a GPU: they parse and compile; computing in INT8 is not shown"
@@ -146,7 +157,7 @@ def build_bundle(
         files[REPORT_FILE] = write_report(
             ReportData(
                 complete, work, proofs, sets.held_out[min(sets.held_out)], request.budget, problems,
-                time.monotonic() - began, variants,
+                time.monotonic() - began, {name: _size(content) for name, content in files.items()},
             )
         ).encode()  # fmt: skip
         progress("writing", 1.0)
@@ -172,6 +183,10 @@ def _slower(
     return round(ratio, 3), [problem] if ratio >= 1 else []
 
 
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
 def _precision(item: GraphPrecision, precision: str) -> str:
     if precision == "int8" and not (item.choice is not None and item.choice.int8):
         return "fp16" if any(reason != "cpu" for reason in item.plan.reasons.values()) else "fp32"
@@ -193,13 +208,17 @@ def _pictures(request: BuildRequest) -> tuple[list[Picture], list[Picture], tupl
 
 
 def _samples(pictures: Sequence[Picture], held_out: Sequence[Picture], scales: Sequence[int], seed: int) -> SampleSets:
-    def make(which: Sequence[Picture], offset: int, count: int, side: int) -> dict[int, list[Sample]]:
-        return {scale: make_samples(which, count=count, side=side, scale=scale, seed=seed + offset) for scale in scales}
+    def make(
+        which: Sequence[Picture], conditions: Mapping[str, tuple[Step, ...]], scale: int, seed: int, rounds: int = 1
+    ) -> list[Sample]:
+        count = rounds * len(conditions)
+        return make_samples(which, conditions, count=count, side=_SEARCH_SIDE, scale=scale, seed=seed)
 
+    rounds = {min(scales): _ROUNDS}
     return SampleSets(
         make_samples(pictures, count=_SAMPLES, side=_SIDE, seed=seed),
-        make(pictures, 1, _SEARCH, _SEARCH_SIDE),
-        make(held_out, 2, _HELD_OUT, _SIDE),
+        {scale: make(pictures, CONDITIONS, scale, seed + 1) for scale in scales},
+        {scale: make(held_out, HELD_OUT, scale, seed + 2, rounds.get(scale, 1)) for scale in scales},
     )
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uare_rt.calibration.metrics import spearman
+from uare_rt.calibration.metrics import psnr, spearman
 from uare_rt.calibration.precision import LEAST_SPEARMAN
-from uare_rt.calibration.sensitivity import LEAST_FLAWLESS, keeps_flawless, mean_drop
+from uare_rt.calibration.sensitivity import LEAST_FLAWLESS, drops, keeps_flawless, mean_drop
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from uare_rt.calibration.data import Sample
-    from uare_rt.calibration.precision import Typed
+    from uare_rt.calibration.precision import Proved, Typed
     from uare_rt.calibration.sensitivity import Quality
 
-__all__ = ["GraphProof", "compare", "drop", "missed", "rank_correlation"]
+__all__ = ["GraphProof", "compare", "drop", "missed", "nearness", "rank_correlation"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class GraphProof:
         quality: by restore graph.
         conditions: condition of every sample, by restore graph.
         weights: bytes as stored, and in float32.
+        pictures: what became of the samples, by restore graph; uint8 [H, W, 3] each.
     """
 
     precision: str
     quality: Mapping[str, Quality]
     conditions: Mapping[str, tuple[str, ...]]
     weights: tuple[int, int]
+    pictures: Mapping[str, Sequence[NDArray[np.uint8]]] = field(default_factory=dict)
 
     @property
     def scores(self) -> tuple[float, ...]:
@@ -49,6 +53,7 @@ class GraphProof:
                 "ssim": round(float(np.mean(quality.ssim)), 5),
                 "samples": len(quality.psnr),
                 **_loss(reference.quality[name], quality),
+                "to_fp32_db": round(nearness(self, reference, name), 3),
             }
             for name, quality in self.quality.items()
         }
@@ -58,23 +63,31 @@ class GraphProof:
 def _loss(reference: Quality, quality: Quality) -> dict[str, float]:
     """Loss against float32, and what flawless pictures keep at the least, both in dB."""
     found = {"loss_db": round(mean_drop(reference, quality), 4)}
-    flawless = np.array(quality.psnr)[~reference.counted]
+    flawless = np.array(quality.psnr)[reference.needless]
     return found | ({"flawless_db": round(float(flawless.min()), 2)} if flawless.size else {})
 
 
 def compare(
-    typed: Typed, quality: Mapping[str, Quality], samples: Mapping[int, Sequence[Sample]], weights: tuple[int, int]
+    typed: Typed, proved: Mapping[str, Proved], samples: Mapping[int, Sequence[Sample]], weights: tuple[int, int]
 ) -> GraphProof:
     """Put together what was measured for one precision."""
     conditions = {
-        name: tuple(sample.condition for sample in samples[int(name.removeprefix("restore_x"))]) for name in quality
+        name: tuple(sample.condition for sample in samples[int(name.removeprefix("restore_x"))]) for name in proved
     }
-    return GraphProof(typed.precision, quality, conditions, weights)
+    quality, pictures = ({n: getattr(p, what) for n, p in proved.items()} for what in ("quality", "pictures"))
+    return GraphProof(typed.precision, quality, conditions, weights, pictures)
 
 
-def drop(proof: GraphProof, reference: GraphProof, graph: str) -> list[float]:
-    """Loss of PSNR of every sample, in dB."""
-    return [a - b for a, b in zip(reference.quality[graph].psnr, proof.quality[graph].psnr, strict=True)]
+def drop(proof: GraphProof, reference: GraphProof, graph: str) -> NDArray[np.float64]:
+    """Loss of PSNR of every sample that counts, in dB; minus infinity for the others."""
+    exact = reference.quality[graph]
+    return np.where(exact.counted, drops(exact, proof.quality[graph]), -np.inf)
+
+
+def nearness(proof: GraphProof, reference: GraphProof, graph: str) -> float:
+    """Mean PSNR of the results against those of float32 in dB: what a precision changes, for better or worse."""
+    pairs = zip(proof.pictures[graph], reference.pictures[graph], strict=True)
+    return float(np.mean([psnr(picture, exact) for picture, exact in pairs]))
 
 
 def rank_correlation(proof: GraphProof, reference: GraphProof) -> float:

@@ -9,24 +9,27 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from uare_rt.calibration.metrics import psnr
 from uare_rt.calibration.patterns import dead_leaves
 from uare_rt.degradation import Step, compose, from_uint8, linear_to_srgb, srgb_to_linear, to_uint8
 from uare_rt.errors import InputError
 from uare_rt.frames import to_uint8 as frame_to_uint8
 from uare_rt.images import is_image, read_image
+from uare_rt.slots import DEGRADATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["CONDITIONS", "Picture", "Sample", "digest", "make_samples", "patterns", "read_pictures"]
+__all__ = ["CONDITIONS", "HELD_OUT", "Picture", "Sample", "digest", "make_samples", "patterns", "read_pictures"]
 
 _OVER_EXPOSED = 1.8  # gain of linear light
 CONDITIONS: Mapping[str, tuple[Step, ...]] = {
@@ -45,6 +48,24 @@ CONDITIONS: Mapping[str, tuple[Step, ...]] = {
     "severe compression": (Step("compression", 1.0),),
 }
 """What is done to pictures, by name; `bright` is over-exposed instead of degraded."""
+
+_SEVERITIES = {"light": 0.25, "medium": 0.5, "severe": 0.9}
+_MIXES: Mapping[str, tuple[Step, ...]] = {
+    "light mix": (Step("blur", 0.25), Step("noise", 0.2), Step("compression", 0.25)),
+    "medium mix": (Step("blur", 0.4), Step("noise", 0.4), Step("compression", 0.5)),
+    "severe mix": (Step("low_light", 0.6), Step("blur", 0.5), Step("noise", 0.7), Step("compression", 0.9)),
+}
+HELD_OUT: Mapping[str, tuple[Step, ...]] = {
+    "clean": (),
+    "bright": (),
+    **{
+        f"{severity} {kind.replace('_', ' ')}": (Step(kind, value),)
+        for kind in DEGRADATIONS
+        for severity, value in _SEVERITIES.items()
+    },
+    **_MIXES,
+}
+"""The same for the proof: every kind of damage from light to severe, so that none decides alone."""
 
 _FRAMES_PER_VIDEO = 8
 _FILES_PER_DIRECTORY = 48  # evenly spaced over larger ones
@@ -67,7 +88,7 @@ class Sample:
 
     Attributes:
         name: of the picture.
-        condition: a name of `CONDITIONS`.
+        condition: a name of `CONDITIONS` or `HELD_OUT`.
         frame: uint8 [side, side, 3], RGB.
         truth: uint8 [scale * side, scale * side, 3], RGB.
     """
@@ -76,6 +97,13 @@ class Sample:
     condition: str
     frame: NDArray[np.uint8]
     truth: NDArray[np.uint8]
+
+    @cached_property
+    def before(self) -> float:
+        """PSNR of the frame in dB, enlarged to the size of the truth (bicubic)."""
+        height, width = self.truth.shape[:2]
+        enlarged = Image.fromarray(self.frame).resize((width, height), Image.Resampling.BICUBIC)
+        return psnr(np.asarray(enlarged, np.float32), self.truth)
 
 
 def patterns(seed: int) -> list[Picture]:
@@ -106,12 +134,21 @@ def read_pictures(sources: Sequence[Path]) -> list[Picture]:
     return pictures
 
 
-def make_samples(pictures: Sequence[Picture], *, count: int, side: int, scale: int = 1, seed: int = 0) -> list[Sample]:
+def make_samples(
+    pictures: Sequence[Picture],
+    conditions: Mapping[str, tuple[Step, ...]] = CONDITIONS,
+    *,
+    count: int,
+    side: int,
+    scale: int = 1,
+    seed: int = 0,
+) -> list[Sample]:
     """Cut and degrade.
 
     Args:
         pictures: pictures of any size, used in turn.
-        count: of samples; conditions take turns.
+        conditions: what is done to them, in turn.
+        count: of samples.
         side: of the frame, in px.
         scale: of the truth against the frame.
         seed: of crops and degradations.
@@ -119,11 +156,12 @@ def make_samples(pictures: Sequence[Picture], *, count: int, side: int, scale: i
     Returns:
         Samples in a fixed order.
     """
-    return [
-        _sample(pictures[index % len(pictures)], name, side, scale, (seed, index, zlib.crc32(name.encode())))
-        for index in range(count)
-        for name in (list(CONDITIONS)[index % len(CONDITIONS)],)
-    ]
+    found = []
+    for index in range(count):
+        name, steps = list(conditions.items())[index % len(conditions)]
+        rng = np.random.default_rng((seed, index, zlib.crc32(name.encode())))
+        found.append(_sample(pictures[index % len(pictures)], (name, steps), side, scale, rng))
+    return found
 
 
 def digest(samples: Sequence[Sample]) -> str:
@@ -136,16 +174,18 @@ def digest(samples: Sequence[Sample]) -> str:
     return state.hexdigest()
 
 
-def _sample(picture: Picture, condition: str, side: int, scale: int, seed: tuple[int, int, int]) -> Sample:
-    rng = np.random.default_rng(seed)
+def _sample(
+    picture: Picture, condition: tuple[str, tuple[Step, ...]], side: int, scale: int, rng: np.random.Generator
+) -> Sample:
+    name, steps = condition
     truth = _crop(picture.pixels, side * scale, rng)
-    if condition == "bright":
+    if name == "bright":
         truth = to_uint8(linear_to_srgb(srgb_to_linear(from_uint8(truth)) * np.float32(_OVER_EXPOSED)))
     frame = truth
     if scale > 1:
         frame = np.asarray(Image.fromarray(truth).resize((side, side), Image.Resampling.BICUBIC))
-    degraded = compose(from_uint8(np.ascontiguousarray(frame)), CONDITIONS[condition], rng).image
-    return Sample(picture.name, condition, to_uint8(degraded), truth)
+    degraded = compose(from_uint8(np.ascontiguousarray(frame)), steps, rng).image
+    return Sample(picture.name, name, to_uint8(degraded), truth)
 
 
 def _crop(pixels: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:

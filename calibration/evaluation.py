@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uare_rt.calibration.execution import each
 from uare_rt.calibration.metrics import psnr, ssim
 from uare_rt.calibration.sensitivity import Quality
 from uare_rt.slots import SLOTS, expected_score, softmax
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from uare_rt.calibration.data import Sample
 
-__all__ = ["CONTEXT", "Run", "assess_all", "frame_of", "measure_restoration", "restore_all"]
+__all__ = ["CONTEXT", "Run", "assess_all", "frame_of", "judge", "measure_restoration", "restore_all"]
 
 CONTEXT = ("ctx_k", "ctx_v", "ctx_vec")
 Run = "Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]"
@@ -50,12 +51,13 @@ def assess_all(
         run: the assess graph.
         samples: the samples.
     """
-    found = []
-    for sample in samples:
+
+    def assess(sample: Sample) -> Verdict:
         answer = run({"views": extract_views(sample.frame)})
         score = expected_score(softmax(answer["slot_logits"])[SLOTS.index("quality")])
-        found.append(Verdict(score, {name: answer[name] for name in CONTEXT}))
-    return found
+        return Verdict(score, {name: answer[name] for name in CONTEXT})
+
+    return each(assess, samples)
 
 
 def restore_all(
@@ -64,10 +66,13 @@ def restore_all(
     verdicts: Sequence[Verdict],
 ) -> list[NDArray[np.float32]]:
     """Restore every sample with its context: float32 [scale * H, scale * W, 3], in 8-bit levels, not rounded."""
-    return [
-        run({"frame": frame_of(sample), **verdict.context})["restored"][0].transpose(1, 2, 0) * np.float32(255)
-        for sample, verdict in zip(samples, verdicts, strict=True)
-    ]
+
+    def restore(pair: tuple[Sample, Verdict]) -> NDArray[np.float32]:
+        sample, verdict = pair
+        restored = run({"frame": frame_of(sample), **verdict.context})["restored"][0]
+        return np.asarray(restored.transpose(1, 2, 0) * np.float32(255))
+
+    return each(restore, zip(samples, verdicts, strict=True))
 
 
 def measure_restoration(
@@ -76,10 +81,21 @@ def measure_restoration(
     verdicts: Sequence[Verdict],
 ) -> Quality:
     """Restore every sample with its context and compare with the truth."""
-    restored = restore_all(run, samples, verdicts)
+    return judge(restore_all(run, samples, verdicts), samples, verdicts)
+
+
+def judge(restored: Sequence[NDArray[np.floating]], samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> Quality:
+    """Compare what `restore_all` made of samples with their truth."""
+
+    def near(pair: tuple[NDArray[np.floating], Sample]) -> tuple[float, float]:
+        result, sample = pair
+        return psnr(result, sample.truth), ssim(np.clip(result, 0, 255), sample.truth)
+
+    found = each(near, zip(restored, samples, strict=True))
     return Quality(
-        tuple(psnr(result, sample.truth) for result, sample in zip(restored, samples, strict=True)),
-        tuple(ssim(np.clip(result, 0, 255), sample.truth) for result, sample in zip(restored, samples, strict=True)),
+        tuple(signal for signal, _ in found),
+        tuple(likeness for _, likeness in found),
         tuple(verdict.score for verdict in verdicts),
         tuple(np.array_equal(sample.frame, sample.truth) for sample in samples),
+        tuple(sample.before for sample in samples),
     )

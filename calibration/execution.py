@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from uare_rt.errors import BackendError
 from uare_rt.machine import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from uare_rt.calibration.graph import Graph
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "each"]
 
 _ERRORS_ONLY = 3
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def each(make: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+    """Make something of every item, in order, on all cores.
+
+    Graphs of small pictures gain little from two threads in each operator and much from a sample in each thread.
+    """
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return list(pool.map(make, items))
 
 
 class Executor:
@@ -25,12 +37,13 @@ class Executor:
     Args:
         graph: in float32, see `uare_rt.calibration.rounding.rounded` for graphs of half precision.
         outputs: names of the tensors to give back; None gives the graph's outputs.
+        threads: of every run; one where `each` runs it.
 
     Raises:
         BackendError: ONNX Runtime refuses it.
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[str] | None = None) -> None:
+    def __init__(self, graph: Graph, outputs: Sequence[str] | None = None, *, threads: int = 1) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -39,7 +52,7 @@ class Executor:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         # Threads that wait for work must not burn the cores that a build shares with whatever else runs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = available_cores()
+        options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
         options.enable_mem_pattern = False
         try:

@@ -35,7 +35,8 @@ class Layer:
         weight: name of its weight constant; None for attention.
         bias: name of its bias constant, added to the result as it is; None where there is none.
         axis: output channels of the weight.
-        key: identifies the weight's values, for layers that several graphs share.
+        key: identifies the weight's values, of attention how its result comes about, for layers that several graphs
+            share.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Layer:
 def find_layers(graph: Graph) -> list[Layer]:
     """Every convolution and matrix product of a float32 graph, in order."""
     sources, consumers, producers = graph.sources(), graph.consumers(), graph.producers()
+    digests = graph.digests()
     found = []
     for node in graph.nodes:
         if node.op_type not in _WEIGHTED:
@@ -64,7 +66,8 @@ def find_layers(graph: Graph) -> list[Layer]:
             channels, bias = _channels(node, weight), _bias(node, graph)
             found.append(Layer(node.name, source, kind, (first,), residual, second, bias, channels, _digest(weight)))
         elif first not in graph.constants and second not in graph.constants:
-            found.append(Layer(node.name, source, "attention", (first, second)))
+            key = digests[node.output[0]].hex()[:16]
+            found.append(Layer(node.name, source, "attention", (first, second), key=key))
     return found
 
 

@@ -12,6 +12,7 @@ from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.layers import macs
 from uare_rt.calibration.observers import Histogram
 from uare_rt.calibration.weights import Moments, is_collected
+from uare_rt.machine import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -121,7 +122,7 @@ class _Probe:
             for name in (*tensors, *self._largest)
             if name not in given
         ]
-        self._executor = Executor(probe, (*tensors, *self._largest))
+        self._executor = Executor(probe, (*tensors, *self._largest), threads=available_cores())
 
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         return {**feeds, **self._executor.run(feeds)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uare_rt.calibration.evaluation import Verdict, assess_all, frame_of, measure_restoration
+from uare_rt.calibration.evaluation import Verdict, assess_all, frame_of, judge, measure_restoration, restore_all
 from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.half import HalfPlan, plan_half, to_half
 from uare_rt.calibration.layers import Layer, find_layers
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LEAST_SPEARMAN",
     "GraphPrecision",
+    "Proved",
     "SampleSets",
     "Typed",
     "half_precision",
@@ -52,6 +54,8 @@ LEAST_SPEARMAN = 0.995
 _ASSESS_SHARE = 0.3  # of the budget, for what a changed context does to restoration
 _MARGIN = 0.8  # of the budget, kept for other pictures than the searched ones
 _LARGEST_SCORE_ERROR = 0.05  # RMS, in levels of 1..5
+_ALONE = slice(1, None, 2)  # samples that tell which of the layers are the sensitive ones
+_ALL = slice(None)
 Runner = Callable[[Mapping[str, Any]], dict[str, Any]]
 Progress = Callable[[str, float], None]
 
@@ -187,17 +191,17 @@ def int8(
     exact = {scale: assess_all(full["assess"].run, chosen) for scale, chosen in samples.items()}
     switchable = _switchable(assess, observer)
 
-    def assess_with(names: Collection[str], stored: Collection[str], scale: int) -> list[Verdict]:
-        return assess_all(lambda feeds: switchable.run(feeds, names, stored), samples[scale])
+    def assess_with(names: Collection[str], stored: Collection[str], which: Sequence[Sample]) -> list[Verdict]:
+        return assess_all(lambda feeds: switchable.run(feeds, names, stored), which)
 
-    def measure_assessment(names: Collection[str], stored: Collection[str] = ()) -> Quality:
-        run = full[f"restore_x{first}"].run
-        return measure_restoration(run, samples[first], assess_with(names, stored, first))
+    def measure_assessment(names: Collection[str], stored: Collection[str] = (), part: slice = _ALL) -> Quality:
+        which = samples[first][part]
+        return measure_restoration(full[f"restore_x{first}"].run, which, assess_with(names, stored, which))
 
     reference = measure_restoration(full[f"restore_x{first}"].run, samples[first], exact[first])
     _search(assess, measure_assessment, reference, _ASSESS_SHARE * budget, known, progress)
     assert assess.choice is not None
-    verdicts = {scale: assess_with(assess.choice.int8, assess.choice.stored, scale) for scale in samples}
+    verdicts = {s: assess_with(assess.choice.int8, assess.choice.stored, which) for s, which in samples.items()}
     for name, item in work.items():
         if name == "assess":
             continue
@@ -205,9 +209,14 @@ def int8(
         restore = _switchable(item, observer)
 
         def measure(
-            names: Collection[str], stored: Collection[str] = (), restore: Switchable = restore, scale: int = scale
+            names: Collection[str],
+            stored: Collection[str] = (),
+            part: slice = _ALL,
+            restore: Switchable = restore,
+            scale: int = scale,
         ) -> Quality:
-            return measure_restoration(lambda feeds: restore.run(feeds, names, stored), samples[scale], verdicts[scale])
+            which, guided = samples[scale][part], verdicts[scale][part]
+            return measure_restoration(lambda feeds: restore.run(feeds, names, stored), which, guided)
 
         reference = measure_restoration(full[name].run, samples[scale], exact[scale])
         _search(item, measure, reference, _MARGIN * budget, known, progress)
@@ -238,14 +247,30 @@ def naive_int8(work: Mapping[str, GraphPrecision]) -> Typed:
     return Typed("naive int8", graphs)
 
 
-def prove(typed: Typed, samples: Mapping[int, Sequence[Sample]]) -> dict[str, Quality]:
-    """Quality of every restore graph, guided by the assessment in the same precision, by graph name."""
+@dataclass(frozen=True)
+class Proved:
+    """What a restore graph made of samples.
+
+    Attributes:
+        quality: against the truth.
+        pictures: as a file would hold them, uint8 [H, W, 3] each.
+    """
+
+    quality: Quality
+    pictures: Sequence[NDArray[np.uint8]]
+
+
+def prove(typed: Typed, samples: Mapping[int, Sequence[Sample]]) -> dict[str, Proved]:
+    """What every restore graph makes of samples, guided by the assessment in the same precision, by graph name."""
     assess = Executor(rounded(typed.graphs["assess"])).run
     found = {}
     for name, graph in typed.graphs.items():
         if name != "assess":
             chosen = samples[int(name.removeprefix("restore_x"))]
-            found[name] = measure_restoration(Executor(rounded(graph)).run, chosen, assess_all(assess, chosen))
+            verdicts = assess_all(assess, chosen)
+            restored = restore_all(Executor(rounded(graph)).run, chosen, verdicts)
+            pictures = [np.clip(np.rint(picture), 0, 255).astype(np.uint8) for picture in restored]
+            found[name] = Proved(judge(restored, chosen, verdicts), pictures)
     return found
 
 
@@ -280,7 +305,8 @@ def _search(
     def advance(done: int, total: int) -> None:
         progress(f"measuring layers of {item.name}", done / total)
 
-    item.sensitivities = measure_layers(usable, item.seen.macs, measure, known, advance)
+    alone = partial(measure, part=_ALONE)
+    item.sensitivities = measure_layers(usable, item.seen.macs, alone, known, advance)
     known.update({s.layer.key: (s.drop_db, s.drop_ssim) for s in item.sensitivities if s.layer.key})
     progress(f"choosing the mixed precision of {item.name}", 0.0)
 

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from uare_rt.calibration.compare import GraphProof, drop, rank_correlation
-from uare_rt.calibration.evaluation import assess_all, restore_all
-from uare_rt.calibration.execution import Executor
-from uare_rt.calibration.rounding import rounded
+from uare_rt.calibration.compare import GraphProof, drop, nearness, rank_correlation
 from uare_rt.calibration.sensitivity import mean_drop
 
 if TYPE_CHECKING:
@@ -23,15 +20,18 @@ if TYPE_CHECKING:
 
     from uare_rt.calibration.data import Sample
     from uare_rt.calibration.observers import Histogram
-    from uare_rt.calibration.precision import GraphPrecision, Typed
+    from uare_rt.calibration.precision import GraphPrecision
     from uare_rt.manifest import EngineSpec, Manifest
 
-__all__ = ["ReportData", "quality_rows", "write_report"]
+__all__ = ["QUALITY_HEADERS", "ReportData", "quality_rows", "write_report"]
 
 _STYLE = """body{font:14px/1.4 sans-serif;margin:2em auto;max-width:1100px}table{border-collapse:collapse;margin:1em 0}
 td,th{padding:2px 10px;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
 .bar{display:inline-block;height:10px;background:#4477aa}.int8{color:#117733}.kept{color:#999}
 figure{display:inline-block;margin:4px}figcaption{font-size:12px}img{image-rendering:pixelated;width:256px}"""
+QUALITY_HEADERS = (
+    "precision", "graph", "PSNR dB", "SSIM", "loss dB", "worst loss dB", "to fp32 dB", "score rank", "weights",
+)  # fmt: skip
 _WORST = 3
 _HISTOGRAM_WIDTH, _HISTOGRAM_HEIGHT, _HISTOGRAM_BARS = 220, 60, 64
 
@@ -48,7 +48,7 @@ class ReportData:
         budget: in dB.
         problems: promises that are not kept.
         seconds: of the build so far.
-        variants: the graphs in every precision.
+        sizes: of the bundle's files, in bytes.
     """
 
     manifest: Manifest
@@ -58,17 +58,17 @@ class ReportData:
     budget: float
     problems: Sequence[str]
     seconds: float
-    variants: Sequence[Typed]
+    sizes: Mapping[str, int]
 
 
 def quality_rows(proofs: Sequence[GraphProof]) -> list[tuple[str, ...]]:
-    """For every precision and graph: mean PSNR, SSIM, loss, worst loss and where, rank correlation, weights."""
+    """A row for every precision and graph, under `QUALITY_HEADERS`."""
     reference = proofs[0]
     rows = []
     for proof in proofs:
         for name, quality in proof.quality.items():
             lost = drop(proof, reference, name)
-            worst = int(np.argmax(np.where(reference.quality[name].counted, lost, -np.inf)))
+            worst = int(np.argmax(lost))
             rows.append(
                 (
                     f"{proof.precision}",
@@ -77,6 +77,7 @@ def quality_rows(proofs: Sequence[GraphProof]) -> list[tuple[str, ...]]:
                     f"{np.mean(quality.ssim):.4f}",
                     f"{mean_drop(reference.quality[name], quality):+.3f}",
                     f"{lost[worst]:+.2f} ({proof.conditions[name][worst]})",
+                    "-" if proof is reference else f"{nearness(proof, reference, name):.1f}",
                     f"{rank_correlation(proof, reference):.4f}",
                     f"{100 * proof.weights[0] / proof.weights[1]:.0f} %",
                 )
@@ -93,11 +94,9 @@ def write_report(data: ReportData) -> str:
         "<p>" + html.escape(_summary(data)) + "</p>",
         *(f"<p><b>Missed: {html.escape(problem)}</b></p>" for problem in data.problems),
         "<h2>Quality on held-out samples</h2>",
-        _table(
-            ("precision", "graph", "PSNR dB", "SSIM", "loss dB", "worst loss dB", "score rank", "weights"),
-            quality_rows(data.proofs),
-        ),
-        _engines(data.manifest),
+        "<p>" + html.escape(_samples(data.proofs[0])) + "</p>",
+        _table(QUALITY_HEADERS, quality_rows(data.proofs)),
+        _engines(data.manifest, data.sizes),
         *(_layers(item) for item in data.work.values() if item.sensitivities),
         *(_histograms(item) for item in data.work.values() if item.choice is not None),
         _pictures(data),
@@ -121,6 +120,16 @@ def _summary(data: ReportData) -> str:
     )
 
 
+def _samples(reference: GraphProof) -> str:
+    """What the samples are, and how many of them count."""
+    counts = ", ".join(f"{q.counted.sum()} of {len(q.psnr)} for {name}" for name, q in reference.quality.items())
+    conditions = ", ".join(dict.fromkeys(name for names in reference.conditions.values() for name in names))
+    return (
+        f"Samples: {conditions}. Loss is the mean over those that float32 brings nearer to the truth ({counts}). "
+        "To fp32: mean PSNR of the results against those of float32."
+    )
+
+
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = False) -> str:
     def show(cell: str) -> str:
         return cell if raw else html.escape(cell)
@@ -130,14 +139,15 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = Fa
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _engines(manifest: Manifest) -> str:
+def _engines(manifest: Manifest, sizes: Mapping[str, int]) -> str:
     rows = []
     for name, spec in manifest.graphs.items():
         engine: EngineSpec | str | None = spec.engine
         seconds = "-" if engine is None or isinstance(engine, str) else f"{engine.seconds:.1f}"
         state = engine if isinstance(engine, str) else "none" if engine is None else engine.file
-        rows.append((name, spec.precision, state, seconds))
-    return "<h2>Engines</h2>" + _table(("graph", "precision", "engine", "seconds"), rows)
+        size = "-" if engine is None or isinstance(engine, str) else f"{sizes[engine.file] / 1e6:.2f}"
+        rows.append((name, spec.precision, state, size, seconds))
+    return "<h2>Engines</h2>" + _table(("graph", "precision", "engine", "MB", "seconds"), rows)
 
 
 def _layers(item: GraphPrecision) -> str:
@@ -203,22 +213,18 @@ def _pictures(data: ReportData) -> str:
     graph = min(data.proofs[0].quality)
     lowest = next((p for p in data.proofs if p.precision == "int8"), data.proofs[-1])
     worst = np.argsort(drop(lowest, data.proofs[0], graph))[::-1][:_WORST]
-    samples = [data.samples[i] for i in worst]
-    columns: list[tuple[str, list[NDArray[np.float32]]]] = []
-    for typed in data.variants:
-        verdicts = assess_all(Executor(rounded(typed.graphs["assess"])).run, samples)
-        columns.append((typed.precision, restore_all(Executor(rounded(typed.graphs[graph])).run, samples, verdicts)))
     rows = []
-    for index, sample in enumerate(samples):
-        shown = [("input", sample.frame.astype(np.float32)), ("truth", sample.truth.astype(np.float32))]
-        shown += [(name, pictures[index]) for name, pictures in columns]
+    for index in worst:
+        sample = data.samples[index]
+        shown = [("input", sample.frame), ("truth", sample.truth)]
+        shown += [(proof.precision, proof.pictures[graph][index]) for proof in data.proofs]
         rows.append(
             "".join(f"<figure>{_image(p)}<figcaption>{sample.condition}: {n}</figcaption></figure>" for n, p in shown)
         )
     return "<h2>Worst cases</h2>" + "".join(f"<div>{row}</div>" for row in rows)
 
 
-def _image(pixels: NDArray[np.float32]) -> str:
+def _image(pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

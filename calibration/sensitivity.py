@@ -26,6 +26,7 @@ __all__ = [
     "Sensitivity",
     "choose",
     "choose_stored",
+    "drops",
     "keeps_flawless",
     "mean_drop",
     "measure_layers",
@@ -38,6 +39,7 @@ LEAST_FLAWLESS = 42.0
 _LEAST_SHARE = 1e-3  # of a graph's multiplications: below it INT8 gains nothing
 _RETRY_SHARE = 0.01  # of a graph's multiplications: above it a layer that came back is tried once more
 _RETRIES = 8
+_ONE_LEVEL = float(20 * np.log10(255))  # PSNR of an error of one 8-bit level; what lies above is not seen
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,30 @@ class Quality:
         ssim: one per sample.
         scores: of the assessment, one per sample; empty where the graph assesses nothing.
         flawless: for every sample whether it needed no restoration; empty where all did.
+        before: PSNR of every sample as it came in; empty where that is not known.
     """
 
     psnr: tuple[float, ...]
     ssim: tuple[float, ...]
     scores: tuple[float, ...] = ()
     flawless: tuple[bool, ...] = ()
+    before: tuple[float, ...] = ()
+
+    @property
+    def needless(self) -> NDArray[np.bool_]:
+        """Samples that needed no restoration, bool [samples]."""
+        return np.array(self.flawless or (False,) * len(self.psnr))
 
     @property
     def counted(self) -> NDArray[np.bool_]:
-        """Samples that count in a mean loss, bool [samples]: those with something to restore, or all if none has."""
-        counted = ~np.array(self.flawless or (False,) * len(self.psnr))
-        return counted if counted.any() else ~counted
+        """Samples that count in a mean loss, bool [samples]: those that came out better than they came in.
+
+        Where restoration itself fails, any change may help or harm, so a precision is not judged there. Where it fails
+        for all, all count that had something to restore, or all.
+        """
+        improved = np.array(self.psnr) > np.array(self.before or (-np.inf,) * len(self.psnr))
+        choices = (improved & ~self.needless, ~self.needless, self.needless)
+        return next(counted for counted in choices if counted.any())
 
 
 @dataclass(frozen=True)
@@ -99,19 +113,24 @@ class Choice:
     stored: frozenset[str] = frozenset()
 
 
+def drops(reference: Quality, other: Quality) -> NDArray[np.float64]:
+    """Loss of PSNR of every sample in dB, float64 [samples]; errors below one 8-bit level count as one."""
+    return np.subtract(np.minimum(reference.psnr, _ONE_LEVEL), np.minimum(other.psnr, _ONE_LEVEL))
+
+
 def mean_drop(reference: Quality, other: Quality) -> float:
-    """Mean loss of PSNR in dB over the samples that had something to restore.
+    """Mean loss of PSNR in dB over the samples that count, see `Quality.counted`.
 
     A flawless picture that comes back at 74 dB instead of 78 has lost nothing that anybody sees, and would drown all
     others in a mean of decibels; what it must keep is `LEAST_FLAWLESS`.
     """
-    return float(np.mean(np.subtract(reference.psnr, other.psnr)[reference.counted]))
+    return float(np.mean(drops(reference, other)[reference.counted]))
 
 
 def keeps_flawless(reference: Quality, other: Quality) -> bool:
     """Whether every picture that needed no restoration keeps `LEAST_FLAWLESS` dB, or what the reference had."""
-    least = np.minimum(np.array(reference.psnr)[~reference.counted], LEAST_FLAWLESS)
-    return bool((np.array(other.psnr)[~reference.counted] >= least).all())
+    least = np.minimum(np.array(reference.psnr)[reference.needless], LEAST_FLAWLESS)
+    return bool((np.array(other.psnr)[reference.needless] >= least).all())
 
 
 def measure_layers(
@@ -176,32 +195,40 @@ def choose(
     free = [s for s in sensitivities if s.layer.name not in kept]
     # Most quality lost per multiplication first.
     order = sorted(free, key=lambda s: -max(s.drop_db, 0.0) / max(s.macs, 1))
-    drops: dict[frozenset[str], tuple[float, bool]] = {}
+    measured: dict[frozenset[str], tuple[float, bool]] = {}
 
     def fits(int8: frozenset[str]) -> bool:
-        if int8 not in drops:
+        if int8 not in measured:
             quality = measure(int8)
-            drops[int8] = mean_drop(reference, quality), accept(quality)
-        drop, accepted = drops[int8]
+            measured[int8] = mean_drop(reference, quality), accept(quality)
+        drop, accepted = measured[int8]
         return drop <= budget and accepted
 
     names = [s.layer.name for s in order]
-    low, high = 0, len(names)  # how many come back; all of them always fits or nothing does
-    while low < high:
-        middle = (low + high) // 2
-        if fits(frozenset(names[middle:])):
-            high = middle
-        else:
-            low = middle + 1
-    int8 = frozenset(names[low:])
-    returned = sorted((s for s in order[:low] if s.share >= _RETRY_SHARE), key=lambda s: -s.macs)
+    back = _fewest(len(names), lambda count: fits(frozenset(names[count:])))
+    int8 = frozenset(names[back:])
+    returned = sorted((s for s in order[:back] if s.share >= _RETRY_SHARE), key=lambda s: -s.macs)
     for candidate in returned[:_RETRIES]:
         more = int8 | {candidate.layer.name}
         if fits(more):
             int8 = more
     fits(int8)
     kept |= dict.fromkeys(set(names) - int8, "sensitive")
-    return Choice(int8, drops[int8][0], kept)
+    return Choice(int8, measured[int8][0], kept)
+
+
+def _fewest(count: int, fits: Callable[[int], bool]) -> int:
+    """How many of the most sensitive layers must stay: the smallest number that fits, `count` if no other does."""
+    if fits(0):  # as a rule; asked first, it spares the halving
+        return 0
+    low, high = 1, count
+    while low < high:
+        middle = (low + high) // 2
+        if fits(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
 
 
 def choose_stored(
@@ -227,12 +254,9 @@ def choose_stored(
     """
     linear = [s for s in sensitivities if s.layer.name in kept and s.layer.kind == "linear"]
     names = [s.layer.name for s in sorted(linear, key=lambda s: -s.drop_db)]
-    low, high = 0, len(names)
-    while low < high:
-        middle = (low + high) // 2
-        quality = measure(frozenset(names[middle:]))
-        if mean_drop(reference, quality) <= budget and accept(quality):
-            high = middle
-        else:
-            low = middle + 1
-    return frozenset(names[low:])
+
+    def fits(count: int) -> bool:
+        quality = measure(frozenset(names[count:]))
+        return mean_drop(reference, quality) <= budget and accept(quality)
+
+    return frozenset(names[_fewest(len(names), fits) :]) if names else frozenset()

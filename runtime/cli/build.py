@@ -123,12 +123,12 @@ def _build_nano(
     source: Bundle, out: Path, request: BuildRequest, how: dict[str, Any]
 ) -> tuple[AnyManifest, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
     from uare_rt.calibration.build import build_bundle
-    from uare_rt.calibration.report import quality_rows
+    from uare_rt.calibration.report import QUALITY_HEADERS, quality_rows
 
     if request.precision == "int4":
         raise UsageError("--precision int4: these are weights of uare-7b; choose fp32, fp16, bf16 or int8")
     bundle, proofs = build_bundle(source, out, request, **how)
-    headers = ("precision", "graph", ">PSNR dB", ">SSIM", ">loss dB", ">worst loss dB", ">score rank", ">weights")
+    headers = (*QUALITY_HEADERS[:2], *(f">{name}" for name in QUALITY_HEADERS[2:]))
     return bundle.manifest, (headers, quality_rows(proofs))
 
 

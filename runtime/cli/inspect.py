@@ -98,13 +98,17 @@ def _calibration(info: CalibrationInfo) -> str:
 
 
 def _quality(value: object) -> str:
-    """Figures of one precision: PSNR and SSIM of every graph, the rest as it is."""
+    """Figures of one precision: PSNR of every graph and what is lost of float32's, the rest as it is."""
     if not isinstance(value, dict):
         return str(value)
-    return ", ".join(
-        f"{name} {part['psnr_db']:.2f} dB" if isinstance(part, dict) and "psnr_db" in part else f"{name} {part}"
-        for name, part in value.items()
-    )
+    return ", ".join(f"{name} {_restored(part)}" for name, part in value.items())
+
+
+def _restored(part: object) -> str:
+    if not isinstance(part, dict) or "psnr_db" not in part:
+        return str(part)
+    lost = f" ({part['loss_db']:+.3f} lost)" if "loss_db" in part else ""
+    return f"{part['psnr_db']:.2f} dB{lost}"
 
 
 def _engine(graph: GraphSpec) -> str:

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from uare_rt.calibration.data import CONDITIONS, digest, make_samples, patterns, read_pictures
+from uare_rt.calibration.data import CONDITIONS, HELD_OUT, digest, make_samples, patterns, read_pictures
 from uare_rt.calibration.metrics import psnr, spearman, ssim
 from uare_rt.errors import InputError
+from uare_rt.slots import DEGRADATIONS
 
 
 def test_the_same_sources_give_the_same_samples(photos: list[Path], tmp_path: Path) -> None:
@@ -34,6 +35,28 @@ def test_every_condition_comes_equally_often_and_reaches_both_ends(photos: list[
     damage = {s.condition: psnr(s.frame, s.truth) for s in samples}
     assert damage["clean"] == pytest.approx(78.1, abs=0.1)
     assert damage["severe"] < 16
+
+
+def test_samples_of_the_proof_are_of_every_kind_from_light_to_severe() -> None:
+    samples = make_samples(patterns(1), HELD_OUT, count=len(HELD_OUT), side=64, seed=2)
+    assert digest(samples) == digest(make_samples(patterns(1), HELD_OUT, count=len(HELD_OUT), side=64, seed=2))
+    assert [sample.condition for sample in samples] == list(HELD_OUT)
+    for kind in DEGRADATIONS:
+        severities = [
+            step.severity for steps in HELD_OUT.values() for step in steps if len(steps) == 1 and step.kind == kind
+        ]
+        assert severities == sorted(severities)
+        assert severities[0] <= 0.3 < 0.8 <= severities[-1]
+    seen = {sample.name for sample in make_samples(patterns(0), count=2 * len(CONDITIONS), side=64)}
+    assert not seen & {sample.name for sample in samples}
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_samples_know_how_near_they_came_in(scale: int) -> None:
+    for sample in make_samples(patterns(0), HELD_OUT, count=3, side=48, scale=scale):
+        size = (48 * scale, 48 * scale)
+        enlarged = np.asarray(Image.fromarray(sample.frame).resize(size, Image.Resampling.BICUBIC), np.float32)
+        assert sample.before == psnr(enlarged, sample.truth)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

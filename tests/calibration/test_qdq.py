@@ -122,3 +122,17 @@ def test_layers_know_where_they_come_from_and_what_they_cost(network: Graph, fra
     assert [(layer.source, layer.kind) for layer in layers] == [("first", "conv"), ("last", "conv")]
     counts = observe(network, layers, frames).macs
     assert counts == {"first": 32 * 48 * 16 * 27, "last": 32 * 48 * 3 * 144}
+
+
+def test_attention_is_known_again_by_how_its_result_comes_about(build: Build) -> None:
+    def key(gain: float) -> str:
+        nodes = [
+            helper.make_node("Mul", ["x", "gain"], ["q"], "scaled"),
+            helper.make_node("MatMul", ["q", "y"], ["z"], "attend"),
+        ]
+        graph = build(nodes, {"gain": np.float32(gain)}, {"x": (4, 8), "y": (8, 4)}, {"z": (4, 4)})
+        (layer,) = find_layers(graph)
+        assert layer.kind == "attention"
+        return layer.key
+
+    assert key(1.0) == key(1.0) != key(2.0)

@@ -87,6 +87,17 @@ def test_as_many_multiplications_as_the_budget_allows(budget: float, expected: s
     assert set(choice.kept) == set(DROPS) - expected
 
 
+def test_what_fits_as_a_whole_is_measured_once() -> None:
+    asked: list[Collection[str]] = []
+
+    def measure(int8: Collection[str]) -> Quality:
+        asked.append(frozenset(int8))
+        return quality(int8)
+
+    choose(sensitivities(), measure, quality(()), 9.0)
+    assert asked == [{"fragile", "large", "middle", "small"}]
+
+
 def test_layers_without_a_range_and_attention_stay() -> None:
     found = sensitivities()
     attention = Sensitivity(Layer("attend", "", "attention", ("q", "k")), 5000, 0.4, 0.0, 0.0)

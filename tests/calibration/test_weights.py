@@ -16,7 +16,7 @@ from uare_rt.calibration.half import plan_half, to_half
 from uare_rt.calibration.layers import find_layers
 from uare_rt.calibration.observation import Known, observe
 from uare_rt.calibration.qdq import place
-from uare_rt.calibration.sensitivity import Quality, keeps_flawless, mean_drop
+from uare_rt.calibration.sensitivity import Quality, drops, keeps_flawless, mean_drop
 from uare_rt.calibration.storage import weight_bytes
 from uare_rt.calibration.weights import round_weight
 
@@ -141,6 +141,18 @@ def test_flawless_pictures_count_by_what_they_keep() -> None:
     low = Quality((40.0,), (1.0,), flawless=(True,))
     assert keeps_flawless(low, low)  # no more is asked than float32 has
     assert mean_drop(low, Quality((39.0,), (1.0,))) == pytest.approx(1.0)  # nothing else to count
+
+
+def test_a_precision_is_judged_where_restoration_helps_and_loss_can_be_seen() -> None:
+    came_in = (25.0, 17.0, 78.0, 40.0)
+    reference = Quality((30.0, 12.7, 74.0, 60.0), (0.9,) * 4, flawless=(False, False, True, False), before=came_in)
+    assert reference.counted.tolist() == [True, False, False, True]  # float32 spoils the second one
+    other = Quality((29.8, 18.3, 50.0, 52.0), (0.9,) * 4)
+    assert drops(reference, other)[3] == 0  # less than a level of 255 is wrong in both
+    assert mean_drop(reference, other) == pytest.approx(0.1)
+    assert keeps_flawless(reference, other)
+    failed = Quality((12.7, 74.0), (0.9,) * 2, flawless=(False, True), before=(17.0, 78.0))
+    assert failed.counted.tolist() == [True, False]  # nothing else to go by
 
 
 def test_promises_that_are_not_kept_are_told_with_their_figures() -> None:
