@@ -41,7 +41,7 @@ from uare_rt.calibration.report import ReportData, write_report
 from uare_rt.calibration.speed import speed_ratio
 from uare_rt.calibration.storage import WEIGHT_FILE, name_after_layers, pack, weight_bytes
 from uare_rt.errors import UareError, UsageError
-from uare_rt.manifest import PENDING, BackendInfo, CalibrationInfo, Profile
+from uare_rt.manifest import FLOAT32, PENDING, BackendInfo, CalibrationInfo, Profile
 
 if TYPE_CHECKING:
     from uare_rt.calibration.request import BuildRequest
@@ -121,8 +121,8 @@ def build_bundle(
         for typed in variants
     ]
     chosen = next(proof for proof in proofs if proof.precision == wanted.precision)
-    problems = missed(chosen, proofs[0], request.budget)
-    _hold(request, problems)
+    lost = missed(chosen, proofs[0], request.budget)
+    _hold(request, lost)
     for name, graph in wanted.graphs.items():
         name_after_layers(graph, work[name].graph.sources())
     models, weights = pack(wanted.graphs)
@@ -134,7 +134,6 @@ def build_bundle(
                 (Path(folder) / name).write_bytes(content)
         first = min(sets.held_out)
         ratio, slower = _slower(source, Path(folder), request, sets.held_out[first][0], f"restore_x{first}")
-        problems += slower
         _hold(request, slower)
         profiles = {name: _profile(spec, request.profile) for name, spec in manifest.graphs.items()}
         specs = {}
@@ -153,10 +152,16 @@ def build_bundle(
                 engine, extra = compile_graph(compiler, Path(folder) / f"{name}.onnx", profiles[name], request, say)
                 specs[name] = msgspec.structs.replace(specs[name], engine=engine)
                 files |= extra
+        if request.precision == "int8" and not request.backend.startswith("tensorrt"):
+            exact, extra = _float32_beside(source)
+            specs |= exact
+            files |= extra
         complete = _manifest(manifest, request, specs, compiler, sets, names, proofs, ratio)
+        if set(specs) > set(manifest.graphs):
+            complete = msgspec.structs.replace(complete, quality=complete.quality | {"missed": lost})
         files[REPORT_FILE] = write_report(
             ReportData(
-                complete, work, proofs, sets.held_out[min(sets.held_out)], request.budget, problems,
+                complete, work, proofs, sets.held_out[min(sets.held_out)], request.budget, [*lost, *slower],
                 time.monotonic() - began, {name: _size(content) for name, content in files.items()},
             )
         ).encode()  # fmt: skip
@@ -185,6 +190,17 @@ def _slower(
 
 def _size(content: Path | bytes) -> int:
     return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _float32_beside(source: Bundle) -> tuple[dict[str, GraphSpec], dict[str, Path]]:
+    """The float32 graphs that a bundle for processors holds too, for those on which INT8 is not faster; and files."""
+    manifest = source.nano
+    graphs = {
+        name + FLOAT32: msgspec.structs.replace(spec, file=f"fp32/{spec.file}")
+        for name, spec in manifest.graphs.items()
+    }
+    others = {manifest.null_context, REPORT_FILE}
+    return graphs, {f"fp32/{name}": source.file(name) for name in manifest.files if name not in others}
 
 
 def _precision(item: GraphPrecision, precision: str) -> str:
