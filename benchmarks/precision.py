@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.graph import Graph
 from uare_rt.calibration.metrics import spearman
 from uare_rt.calibration.rounding import rounded
+
+__all__ = ["main", "tables"]
 
 BUDGETS = {"fp16": 0.02, "int8": 0.1}
 LEAST_CLEAN = 42.0
@@ -70,10 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     others = [_Graphs(path) for path in chosen.built]
     psnr: dict[tuple[str, str], list[float]] = defaultdict(list)
     scores: dict[str, list[float]] = defaultdict(list)
-    for kind, sample, scale in _samples(evalset):
+    for kind in evalset.input_psnr:
+        samples = [Sample(name, kind, frame, truth) for name, frame, truth in evalset.pictures(kind)]
+        scale = samples[0].truth.shape[0] // samples[0].frame.shape[0]
         for key, graphs in (("fp32", exact), *((graphs.precision, graphs) for graphs in others)):
-            verdicts = assess_all(graphs.run("assess"), [sample])
-            quality = measure_restoration(graphs.run(f"restore_x{scale}"), [sample], verdicts)
+            verdicts = assess_all(graphs.run("assess"), samples)
+            quality = measure_restoration(graphs.run(f"restore_x{scale}"), samples, verdicts)
             psnr[key, kind] += quality.psnr
             scores[key] += quality.scores
     measured = {g.precision: _measured(g, psnr, scores, list(evalset.input_psnr)) for g in others}
@@ -86,13 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured=measured,
         limits=[limit for g in others for limit in _limits(g.precision, measured[g.precision])],
     )
-    return finish(result, [_table(measured, list(evalset.input_psnr))], chosen)
-
-
-def _samples(evalset: EvaluationSet) -> Iterator[tuple[str, Sample, int]]:
-    for kind in evalset.input_psnr:
-        for name, frame, truth in evalset.pictures(kind):
-            yield kind, Sample(name, kind, frame, truth), truth.shape[0] // frame.shape[0]
+    return finish(result, tables(measured), chosen)
 
 
 def _measured(
@@ -129,8 +127,23 @@ def _limits(precision: str, row: dict[str, Any]) -> list[Limit]:
     return found
 
 
-def _table(measured: dict[str, Any], kinds: list[str]) -> Table:
+def tables(measured: Mapping[str, Any]) -> list[Table]:
+    """What was measured, for people."""
     built = [key for key in measured if key != "fp32"]
+    kinds = list(measured["fp32"]["psnr_db"])
+    rows = [(key, *_summary(measured[key])) for key in built]
+    headers = ("precision", "loss dB", "clean dB", "score rank", "convolutions in INT8", "weights of fp32")
+    return [Table("Built bundles", headers, rows), _by_type(measured, built, kinds)]
+
+
+def _summary(row: Mapping[str, Any]) -> tuple[str, ...]:
+    shares = row["conv_macs_in_int8"]
+    share = f"{100 * min(shares.values()):.0f} %" if shares else "-"
+    figures = (f"{row['loss_db']:+.3f}", f"{row['clean_db']:.1f}", f"{row['spearman']:.4f}")
+    return (*figures, share, f"{100 * row['weights']:.0f} %")
+
+
+def _by_type(measured: Mapping[str, Any], built: Sequence[str], kinds: Sequence[str]) -> Table:
     headers = ("type", "fp32 dB", *(f"{key} loss dB" for key in built))
     rows = [
         (kind, f"{measured['fp32']['psnr_db'][kind]:.2f}", *(f"{measured[k]['by_type'][kind]:+.3f}" for k in built))

@@ -22,7 +22,18 @@ from uare_rt.errors import InputError
 
 __all__ = ["main", "render"]
 
-_BENCHMARKS = ("evaluate", "guidance", "ranking", "startup", "memory", "video", "peers", "scaling")
+_BENCHMARKS = (
+    "evaluate",
+    "guidance",
+    "ranking",
+    "startup",
+    "memory",
+    "video",
+    "peers",
+    "scaling",
+    "builds",
+    "precision",
+)
 _PLACE = re.compile(r"(<!-- results:begin ?(\w*) -->\n).*?(<!-- results:end -->)", re.DOTALL)
 
 
