@@ -186,6 +186,7 @@ def test_a_gate_holds_speed_where_it_can_be_measured(
         return ratio
 
     monkeypatch.setattr(module, "speed_ratio", measured)
+    monkeypatch.setattr(module, "missed", lambda proof, reference, budget: [])
     result = run(
         "build", "--model", tiny, "--backend", "openvino", "--precision", "int8", "--data", pictures,
         "--max-drop-db", "5", "--gate", "-o", "a.uare",
