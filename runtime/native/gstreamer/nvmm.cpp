@@ -1,5 +1,5 @@
-// Not run on a Jetson yet: compiled and tested against a stand-in of nvbufsurface.h and its library, which the library
-// is loaded from when the first such frame comes, so that the plugin works without it.
+// Not run on a Jetson yet: compiled and tested against a stand-in of nvbufsurface.h and its library. The library is
+// loaded when the first such frame comes, so that the plugin works without it.
 #include "nvmm.hpp"
 
 #ifdef UARE_NVMM
