@@ -13,6 +13,7 @@ import os
 import shutil
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -190,12 +191,16 @@ class Bundle:
         if isinstance(self.manifest, Manifest):
             self.null_context()
         for name, spec in self.manifest.graphs.items():
-            bad = nonfinite_weights(self.file(spec.file), self.file)
+            bad = nonfinite_weights(self.file(spec.file), partial(self._beside, spec.file))
             if bad is not None:
                 raise BundleError(
                     f"bundle {self.path}: weight {bad!r} of graph {name!r} holds NaN or infinity; "
                     "the training or the export went wrong, export it again from good weights"
                 )
+
+    def _beside(self, graph: str, name: str) -> Path:
+        """A file by its name in a graph, which is seen from there."""
+        return self.file(str(PurePosixPath(graph).parent / name))
 
     def _check_file(self, name: str, entry: FileEntry) -> None:
         path = self.path / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import signal
 import subprocess
@@ -120,6 +121,7 @@ def test_int8_for_processors_runs_and_is_described(
 ) -> None:
     # What the tiny model, which restores nothing, does to a flawless picture is of no interest here.
     monkeypatch.setattr("uare_rt.calibration.build.missed", lambda proof, reference, budget: [])
+    monkeypatch.setattr(selection, "_LIKENESS", 0.0)
     result = run(
         "build", "--model", tiny, "--backend", "openvino", "--precision", "int8", "--data", pictures,
         "--max-drop-db", "1", "-o", "a.uare",
@@ -133,6 +135,9 @@ def test_int8_for_processors_runs_and_is_described(
     assert set(manifest.quality) == {"fp32", "int8", "naive int8", "time_of_fp32", "missed"}
     assert manifest.quality["missed"] == []
     assert manifest.graphs["restore_x1_fp32"].precision == "fp32"
+    inspected = run("inspect", "a.uare")
+    assert inspected.exit_code == 0, inspected.output
+    assert "fp32/restore_x1.onnx" in inspected.output
     frame = np.asarray(Image.open(next(pictures.iterdir())).convert("RGB"))
     exact = uare_rt.load(tiny)
     exact_result = exact.restore(frame, context=exact.null_context()).image
@@ -144,12 +149,15 @@ def test_int8_for_processors_runs_and_is_described(
             },
         )  # fmt: skip
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / precision))
-        with uare_rt.load("a.uare", backend="onnxruntime") as built:
-            assert built.precision == precision
-            result = built.restore(frame, context=exact.null_context()).image
-        difference = np.abs(result.astype(int) - exact_result)
-        assert difference.any() == (precision == "int8")
-        assert difference.mean() < 3
+        for backend, ahead in itertools.product(("onnxruntime", "openvino"), (0, 1 << 40)):
+            with uare_rt.load("a.uare", backend=backend) as built:
+                assert built.precision == precision
+                # The context as an input of the graph, and as a constant of it.
+                result = built.restore(frame, context=exact.null_context(), ahead=ahead).image
+            difference = np.abs(result.astype(int) - exact_result)
+            assert difference.max() > 1 if precision == "int8" else difference.max() <= 1
+            # Processors without VNNI saturate in OpenVINO, which is why it is left out where it is measured.
+            assert difference.mean() < (3 if backend == "onnxruntime" else 20)
     page = Path("a.uare/report.html").read_text()
     assert "data:image/png;base64," in page
     assert "http" not in page

@@ -163,6 +163,42 @@ def test_a_precision_that_missed_its_budget_is_never_taken(
         assert session.precision == "fp32"
 
 
+def test_a_precision_that_is_computed_wrongly_here_is_never_taken(
+    both: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = both(missed=[])
+    slow_down(monkeypatch, lambda graph: graph.spec.precision == "fp32", "onnxruntime")
+    run = selection.Executables.run
+
+    def saturating(self: Any, name: str, *arguments: Any) -> dict[str, np.ndarray]:
+        outputs = run(self, name, *arguments)
+        if self._bundle.nano.graphs[name].precision == "int8":
+            outputs["restored"] = np.minimum(outputs["restored"], 0.6)
+        return outputs
+
+    monkeypatch.setattr(selection.Executables, "run", saturating)
+    with caplog.at_level(logging.WARNING):
+        assert fastest(bundle, "onnxruntime", 1)[0].precision == "fp32"
+    assert "int8 is left out" in caplog.text
+
+
+def test_a_place_that_fails_leaves_the_others(
+    both: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = both(missed=[])
+    kind = type(backends.get("onnxruntime"))
+    load = kind.load
+
+    def failing(self: Any, graph: Any, *, threads: int | None) -> Any:
+        if graph.spec.precision != "fp32":
+            raise BackendError("cannot be loaded")
+        return load(self, graph, threads=threads)
+
+    monkeypatch.setattr(kind, "load", failing)
+    assert fastest(bundle, "onnxruntime", 1)[0].precision == "fp32"
+    assert "cannot be loaded" in caplog.text
+
+
 def test_where_there_is_one_precision_nothing_is_measured(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), uare_rt.load(bundle.path, backend="onnxruntime") as session:
         assert session.precision == "fp32"
