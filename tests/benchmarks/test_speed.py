@@ -90,6 +90,60 @@ def test_an_engine_that_cannot_run_says_why(tiny: Path, tmp_path: Path) -> None:
     assert "none.safetensors" in row["reason"]
 
 
+def test_an_engine_that_dies_while_it_is_timed_is_a_row(tiny: Path, tmp_path: Path) -> None:
+    engine, out = tmp_path / "engine.py", tmp_path / "peers.json"
+    engine.write_text(
+        f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+if sys.argv[1] == "uare-rt":
+    runpy.run_path({str(ROOT / "benchmarks" / "engines.py")!r}, run_name="__main__")
+print("ready", flush=True)
+sys.stdin.readline()
+sys.exit(3)
+"""
+    )
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import engines, peers
+engines.__file__ = {str(engine)!r}
+sys.exit(peers.main(sys.argv[1:]))
+"""
+    options = ["--bundle", tiny, "--size", 16, "--rounds", 2, "--threads", 1, "-o", out]
+    chosen = ["--engines", "uare-rt", "--engines", "OpenVINO, raw"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, options), *chosen], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alive, dead = checked(out, "peers")["measured"]["engines"]
+    assert alive["reason"] is None
+    assert len(alive["times_ms"]) == 2
+    assert dead["reason"] == "it ended while it was timed, with code 3"
+    assert not out.with_name("peers.json.partial").exists()
+
+
+def test_videos_are_measured_and_what_was_is_kept_when_a_later_part_fails(
+    tiny: Path, clip: Path, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "video.json", tmp_path / "clips"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(clip.read_bytes())
+    (folder / "b.mp4").write_bytes(b"no video")
+    options = ("--bundle", tiny, "--seconds", "0.5", "-o", out)
+    partial = out.with_name("video.json.partial")
+    run("video", folder, *options, "--long", -1, code=1)
+    assert set(json.loads(partial.read_bytes())["measured"]["reuse"]) == {"a.mp4", "b.mp4"}
+    done = run("video", folder, *options, "--long", 101)
+    assert not partial.exists()
+    measured = checked(out, "video")["measured"]
+    assert measured["reuse"]["a.mp4"]["frames"] == 6
+    assert "b.mp4" in measured["reuse"]["b.mp4"]["reason"]
+    assert all(measured["whole"][part] > 0 for part in ("decode", "engine", "encode", "run", "wall"))
+    assert set(measured["memory"]) == {"100", "101"}
+    assert "b.mp4: " in done.stdout
+
+
 def test_growth_is_measured_and_video_is_held_against_a_plain_loop(tiny: Path, clip: Path, tmp_path: Path) -> None:
     out, plot = tmp_path / "scaling.json", tmp_path / "scaling.svg"
     options = ("--bundle", tiny, "--backend", "onnxruntime", "--rounds", 1, "--largest", 256)
