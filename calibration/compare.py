@@ -61,9 +61,9 @@ class GraphProof:
 
 
 def _loss(reference: Quality, quality: Quality) -> dict[str, float]:
-    """Loss against float32, and what flawless pictures keep at the least, both in dB."""
+    """Loss against float32, and what flawless pictures that float32 leaves alone keep at the least, both in dB."""
     found = {"loss_db": round(mean_drop(reference, quality), 4)}
-    flawless = np.array(quality.psnr)[reference.needless]
+    flawless = np.array(quality.psnr)[reference.unharmed]
     return found | ({"flawless_db": round(float(flawless.min()), 2)} if flawless.size else {})
 
 

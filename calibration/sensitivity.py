@@ -66,6 +66,11 @@ class Quality:
         return np.array(self.flawless or (False,) * len(self.psnr))
 
     @property
+    def unharmed(self) -> NDArray[np.bool_]:
+        """Those of them that kept `LEAST_FLAWLESS`, bool [samples]."""
+        return self.needless & (np.array(self.psnr) >= LEAST_FLAWLESS)
+
+    @property
     def counted(self) -> NDArray[np.bool_]:
         """Samples that count in a mean loss, bool [samples]: those that came out better than they came in.
 
@@ -128,9 +133,8 @@ def mean_drop(reference: Quality, other: Quality) -> float:
 
 
 def keeps_flawless(reference: Quality, other: Quality) -> bool:
-    """Whether every picture that needed no restoration keeps `LEAST_FLAWLESS` dB, or what the reference had."""
-    least = np.minimum(np.array(reference.psnr)[reference.needless], LEAST_FLAWLESS)
-    return bool((np.array(other.psnr)[reference.needless] >= least).all())
+    """Whether every picture that needed no restoration keeps `LEAST_FLAWLESS` dB, if the reference does."""
+    return bool((np.array(other.psnr)[reference.unharmed] >= LEAST_FLAWLESS).all())
 
 
 def measure_layers(
