@@ -42,6 +42,7 @@ __all__ = ["main", "tables"]
 BASE, OPENVINO = "uare-rt", "uare-rt, OpenVINO"
 CONSTANT = ", constant context"
 MOST_OVERHEAD, LEAST_CONSTANT, LEAST_OF_GEMM = 1.05, 1.1, 0.7
+_SETTLE = 0.25  # s; OpenMP's threads spin for 0.2 s after their work, in another process too
 FASTER = {"ffdnet": 8.0, "cbm3d": 100.0}
 # The type of the evaluation set that a task is held against, and what a peer is told of it.
 TASKS = {
@@ -163,7 +164,7 @@ def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
             if worker.failure is None:
                 workers[name] = worker
                 calls[name] = lambda worker=worker: worker.ask("run")  # type: ignore[misc]
-        samples = interleaved(calls, rounds=chosen.rounds)
+        samples = interleaved(calls, rounds=chosen.rounds, settle=_SETTLE)
         same = _same(workers, chosen)
         for name, worker in list(workers.items()):
             if worker.failure is not None:

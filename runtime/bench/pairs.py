@@ -43,6 +43,7 @@ def interleaved(
     *,
     rounds: int,
     warm_up: int = 1,
+    settle: float = _SETTLE,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Samples]:
     """Time subjects in turn: A B C A B C ...
@@ -51,13 +52,14 @@ def interleaved(
         subjects: by name, what to time; one that times itself returns seconds.
         rounds: that count.
         warm_up: rounds before them that do not.
+        settle: seconds of rest before each, in which threads of the one before stop spinning.
         progress: called after each round with the number done and the total.
     """
     walls: dict[str, list[float]] = {name: [] for name in subjects}
     cpus: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(warm_up + rounds):
         for name, call in subjects.items():
-            time.sleep(_SETTLE)
+            time.sleep(settle)
             cpu, began = time.process_time(), time.perf_counter()
             own = call()
             wall, spent = time.perf_counter() - began, time.process_time() - cpu
