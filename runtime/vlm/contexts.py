@@ -119,7 +119,7 @@ class Together:
         seen: bool [contexts, tokens], false for the filling.
     """
 
-    past: Mapping[str, NDArray[Any]]
+    past: dict[str, NDArray[Any]]
     positions: NDArray[np.int64]
     seen: NDArray[np.bool_]
 
