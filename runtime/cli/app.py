@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from uare_rt.cli.assess import assess
-from uare_rt.cli.bench import bench
-from uare_rt.cli.build import build
-from uare_rt.cli.compare import compare
 from uare_rt.cli.console import error, notes_shown
-from uare_rt.cli.doctor import doctor
-from uare_rt.cli.eval import evaluate
-from uare_rt.cli.export import export
 from uare_rt.cli.failures import INTERRUPTED, exit_code, explain, show_traceback
-from uare_rt.cli.inspect import inspect
-from uare_rt.cli.live import live
-from uare_rt.cli.plan import plan
-from uare_rt.cli.restore import restore
-from uare_rt.cli.train import train
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from click import Command, Context, HelpFormatter
+
+__all__ = ["COMMANDS", "app"]
 
 
-class _ReportingGroup(TyperGroup):
-    """Turns every exception of a command into one line and an exit code."""
+class _Place(NamedTuple):
+    """Where the function of a command is, and what it does in a line of `--help`."""
+
+    module: str
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "assess": _Place("assess", "assess", "Say how good images and videos are, and what is wrong with them."),
+    "compare": _Place("compare", "compare", "Say which of two images or videos is better, and why."),
+    "restore": _Place("restore", "restore", "Restore images and videos."),
+    "live": _Place("live", "live", "Restore a live source into a sink until it ends, or until Ctrl-C or SIGTERM."),
+    "inspect": _Place("inspect", "inspect", "Show what a bundle holds, and check it."),
+    "plan": _Place(
+        "plan", "plan", "Show what restoring a picture costs at the least: memory, operations, bytes, seconds."
+    ),
+    "doctor": _Place("doctor", "doctor", "Show what this machine can run, and why not the rest."),
+    "bench": _Place("bench", "bench", "Measure the speed of graphs and whole calls on this machine."),
+    "build": _Place("build", "build", "Build a bundle for a target."),
+    "export": _Place("export", "export", "Export a checkpoint to a bundle."),
+    "train": _Place("train", "train", "Train the model by a recipe."),
+    "eval": _Place("eval", "evaluate", "Restore and assess an evaluation set and compare with its truth."),
+}
+"""All commands, in the order of `--help`. Only the one that runs is imported."""
+
+# rich's help costs a third of the time `--help` may take, and reads no better.
+_STYLE: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is called, and turns every exception of it into one line and an exit code."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        for name, place in COMMANDS.items():  # stand-ins: names to list and to suggest
+            self.add_command(TyperCommand(name, help=place.summary))
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        alone = typer.Typer(**_STYLE)
+        alone.command(cmd_name)(getattr(importlib.import_module(f"uare_rt.cli.{place.module}"), place.function))
+        return get_command(alone)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -60,15 +100,13 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-# rich's help costs a third of the time `--help` may take, and reads no better.
 app = typer.Typer(
     name="uare-rt",
-    cls=_ReportingGroup,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    cls=_Commands,
+    suggest_commands=False,  # click does, and both would be printed
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **_STYLE,
 )
 
 
@@ -90,8 +128,3 @@ def _global(
         from uare_rt.backends.engine_cache import refuse_rebuilds
 
         refuse_rebuilds()
-
-
-for _command in (assess, compare, restore, live, inspect, plan, doctor, bench, build, export, train):
-    app.command()(_command)
-app.command(name="eval")(evaluate)

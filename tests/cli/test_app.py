@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
+import typer
 
 import uare_rt
+from uare_rt.cli.app import COMMANDS, app
 from uare_rt.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +31,15 @@ def test_help_imports_nothing_heavy() -> None:
     code, *modules = done.stdout.splitlines()[-1].split()
     assert code == "0"
     assert not HEAVY & set(modules)
-    for command in ("assess", "compare", "restore", "live", "export", "train", "inspect", "doctor"):
+    assert not {f"uare_rt.cli.{place.module}" for place in COMMANDS.values()} & set(modules)
+    for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_tells_of_a_command_what_its_own_help_begins_with(name: str) -> None:
+    group = typer.main.get_command(app)
+    assert group.get_command(click.Context(group), name).get_short_help_str(limit=1000) == COMMANDS[name].summary
 
 
 def test_version(run: Run) -> None:
@@ -40,6 +50,7 @@ def test_version(run: Run) -> None:
     ("arguments", "message"),
     [
         (["nonsense"], "No such command 'nonsense'"),
+        (["rest"], "Did you mean 'restore'?"),
         (["--nonsense"], "No such option"),
         (["assess"], "Missing argument 'PATH'"),
         (["restore", "a.jpg"], "Missing option '--out'"),
