@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr const char *kManifest = "manifest.json";
+constexpr const char *kFloat32 = "_fp32";  // ends the name of a graph that lies beside the same one in INT8
 constexpr int kSchemaVersion = 1;
 constexpr std::array<const char *, kSlots> kSlotNames = {"quality",        "noise",     "blur", "compression",
                                                          "low_resolution", "low_light", "haze"};
@@ -149,6 +150,11 @@ void read_values(const json &manifest, Bundle &bundle) {
     // null where none was built, "pending" where a device has yet to compile it.
     const json engine = graph.value("engine", json());
     if (engine.is_object()) bundle.engines[name] = listed(engine);
+  }
+  // OpenVINO saturates in INT8 on processors without VNNI, and this library does not measure which is faster.
+  for (auto &[name, file] : bundle.graphs) {
+    const auto exact = bundle.graphs.find(name + kFloat32);
+    if (exact != bundle.graphs.end()) file = exact->second;
   }
   if (bundle.graphs.count("assess") == 0) throw std::out_of_range("graphs lacks assess");
   for (const std::size_t scale : bundle.scales) {

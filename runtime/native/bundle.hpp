@@ -27,7 +27,7 @@ struct Bundle {
   std::vector<std::size_t> scales;
   ContextLayout context;
   Tiling tiling;
-  std::map<std::string, std::filesystem::path> graphs;   // by name: assess, restore_x1, ...
+  std::map<std::string, std::filesystem::path> graphs;   // by name: assess, restore_x1, ...; in float32 if it has both
   std::map<std::string, std::filesystem::path> engines;  // of the graphs that were compiled
 };
 

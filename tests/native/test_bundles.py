@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from binding import ARGUMENT, BUNDLE, Library, NativeError
+
+GRAPHS = ("assess", "restore_x1", "restore_x2", "restore_x4")
 
 
 @pytest.fixture
@@ -87,6 +90,29 @@ def test_what_is_no_bundle_is_refused(library: Library, tmp_path: Path, tiny: Pa
     assert "it is a file" in str(refusal(library, tmp_path / "file"))
     assert refusal(library, None).status == ARGUMENT
     assert "needs at least" in str(refusal(library, tiny, tile=16))
+
+
+def test_float32_graphs_are_taken_where_there_are_two(library: Library, tiny: Path, copy: Path) -> None:
+    """As `uare-rt build --precision int8` for processors leaves them; here those in INT8 could not even be read."""
+    files = {path.name: path for path in copy.iterdir() if path.name in ("weights.bin", *map("{}.onnx".format, GRAPHS))}
+    (copy / "fp32").mkdir()
+    for name, path in files.items():
+        path.rename(copy / "fp32" / name)
+        path.write_bytes(b"no graph")
+    entry = {"bytes": 8, "sha256": hashlib.sha256(b"no graph").hexdigest()}
+
+    def beside(manifest: dict[str, Any]) -> None:
+        listed = manifest["files"]
+        listed.update({f"fp32/{name}": listed[name] for name in files}, **dict.fromkeys(files, entry))
+        graphs = manifest["graphs"]
+        graphs.update({f"{name}_fp32": graphs[name] | {"file": f"fp32/{graphs[name]['file']}"} for name in GRAPHS})
+
+    edit(copy, beside)
+    image = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+    for scale in (1, 2, 4):
+        with library.session(tiny, threads=1, scale=scale) as one, library.session(copy, threads=1, scale=scale) as two:
+            assert np.array_equal(two.restore(image, scale), one.restore(image, scale))
+            assert two.assess(image).score == one.assess(image).score
 
 
 def test_a_bundle_may_disappear_while_it_is_open(library: Library, copy: Path) -> None:
