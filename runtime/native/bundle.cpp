@@ -147,14 +147,17 @@ void read_values(const json &manifest, Bundle &bundle) {
       }
     }
     bundle.graphs[name] = listed(graph);
+    if (graph.at("precision") == "int8") bundle.quantised.insert(name);
     // null where none was built, "pending" where a device has yet to compile it.
     const json engine = graph.value("engine", json());
     if (engine.is_object()) bundle.engines[name] = listed(engine);
   }
-  // OpenVINO saturates in INT8 on processors without VNNI, and this library does not measure which is faster.
+  // This library does not measure which of the two is faster, and INT8 mostly is not.
   for (auto &[name, file] : bundle.graphs) {
     const auto exact = bundle.graphs.find(name + kFloat32);
-    if (exact != bundle.graphs.end()) file = exact->second;
+    if (exact == bundle.graphs.end()) continue;
+    file = exact->second;
+    bundle.quantised.erase(name);
   }
   if (bundle.graphs.count("assess") == 0) throw std::out_of_range("graphs lacks assess");
   for (const std::size_t scale : bundle.scales) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct Bundle {
   ContextLayout context;
   Tiling tiling;
   std::map<std::string, std::filesystem::path> graphs;   // by name: assess, restore_x1, ...; in float32 if it has both
+  std::set<std::string> quantised;                       // names of those in INT8
   std::map<std::string, std::filesystem::path> engines;  // of the graphs that were compiled
 };
 

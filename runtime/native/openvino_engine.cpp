@@ -92,8 +92,11 @@ class OpenVinoEngine final : public Engine {
  private:
   ov::InferRequest load(const Bundle &bundle, const std::string &name, const ov::AnyMap &settings) {
     const auto &path = bundle.graphs.at(name);
+    ov::AnyMap all = settings;
+    // Roundings to INT8 stay, sums are in float32: those in INT8 saturate on processors without VNNI.
+    if (bundle.quantised.count(name) > 0) all["LP_TRANSFORMS_MODE"] = false;
     return guarded(name.c_str(), [&] {
-      return core_.compile_model(path.string(), "CPU", settings).create_infer_request();
+      return core_.compile_model(path.string(), "CPU", all).create_infer_request();
     });
   }
 

@@ -156,8 +156,7 @@ def test_int8_for_processors_runs_and_is_described(
                 result = built.restore(frame, context=exact.null_context(), ahead=ahead).image
             difference = np.abs(result.astype(int) - exact_result)
             assert difference.max() > 1 if precision == "int8" else difference.max() <= 1
-            # Processors without VNNI saturate in OpenVINO, which is why it is left out where it is measured.
-            assert difference.mean() < (3 if backend == "onnxruntime" else 20)
+            assert difference.mean() < 3
     page = Path("a.uare/report.html").read_text()
     assert "data:image/png;base64," in page
     assert "http" not in page

@@ -138,6 +138,17 @@ def test_strength_zero_at_scale_one_keeps_every_code(library: Library, tiny: Pat
     assert max(map(distance, got, planes)) == 0
 
 
+def test_int8_alone_is_computed_as_it_was_proven(library: Library, tiny: Path, picture: np.ndarray) -> None:
+    """A bundle for GPUs on a processor: sums of INT8 would saturate where it has no VNNI."""
+    bundle = tiny.with_name("tiny-int8.uare")
+    image = np.ascontiguousarray(picture[:128, :160])
+    with uare_rt.load(bundle, backend="onnxruntime", threads=1) as proven:
+        for scale in (1, 2, 4):
+            with library.session(bundle, scale=scale, threads=1) as native:
+                assert distance(native.restore(image, scale), proven.restore(image, scale=scale).image) <= 2
+                assert native.assess(image).score == pytest.approx(proven.assess(image).score, abs=0.01)
+
+
 def test_the_context_follows_frames_as_in_video(
     library: Library, tiny: Path, python: uare_rt.Session, picture: np.ndarray
 ) -> None:

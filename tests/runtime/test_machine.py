@@ -36,6 +36,23 @@ def test_this_machine_is_plausible() -> None:
     assert available is None or total is None or available <= total
 
 
+@pytest.mark.parametrize(
+    ("machine_name", "flags", "expected"),
+    [
+        ("x86_64", "fpu avx avx2", False),
+        ("x86_64", "avx512f avx512_vnni", True),
+        ("AMD64", "avx2 avx_vnni", True),
+        ("aarch64", "", True),
+    ],
+)
+def test_where_int8_adds_up(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, machine_name: str, flags: str, expected: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine_name)
+    write(fake / "_PROC" / "cpuinfo", f"flags\t\t: {flags}\n")
+    assert machine.sums_int8() is expected
+
+
 def test_memory_without_limits(fake: Path) -> None:
     assert machine.available_memory() == 8 * GIB
 

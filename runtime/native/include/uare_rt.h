@@ -140,8 +140,8 @@ UARE_API const char *uare_version(void);
 
 /*
  * Opens a bundle: checks every file of it, loads its graphs and keeps them. Its files are not needed afterwards.
- * Of a bundle that holds float32 graphs beside those in INT8 the openvino engine takes float32: processors without
- * VNNI saturate in INT8.
+ * The openvino engine computes in float32: of a bundle that holds float32 graphs beside those in INT8 it takes float32,
+ * and graphs that are in INT8 alone, for a GPU, run with their roundings and give the quality that was proven.
  *
  *   bundle        path of a NAME.uare directory; the null engine reads none and takes NULL
  *   options       option_count strings "key=value"; NULL when there are none; given twice, the later one counts
