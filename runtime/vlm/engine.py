@@ -204,8 +204,27 @@ class Engine:
     def fits(self, contexts: Sequence[Context], latents: int) -> bool:
         """Whether the memory that is free holds an evaluation of so many latent tokens in all contexts at once."""
         free, seen = available_memory(), max(context.tokens for context in contexts)
-        new = latents + len(self._delimiters())
-        return free is None or decoder_pass_bytes(self.layout, new, seen, len(contexts)) <= free
+        return free is None or decoder_pass_bytes(self.layout, self._target(latents), seen, len(contexts)) <= free
+
+    def require_room(self, contexts: Sequence[Context], latents: int) -> None:
+        """Refuse evaluations that there is no memory for.
+
+        To be asked once, before the first: a backend keeps what an evaluation took for the next one.
+
+        Args:
+            contexts: evaluated at once.
+            latents: tokens of the target.
+
+        Raises:
+            BackendError: there is less than one evaluation needs.
+        """
+        seen = max(context.tokens for context in contexts)
+        what = f"evaluating {latents} latent tokens after {seen}"
+        self._require(what, self._target(latents), seen, len(contexts))
+
+    def _target(self, latents: int) -> int:
+        """Tokens of a target: its latents between the delimiters."""
+        return latents + len(self._delimiters())
 
     def denoise(
         self, contexts: Together, x: NDArray[np.float32], rows: NDArray[np.int64], time: float
@@ -216,17 +235,15 @@ class Engine:
             Velocities [B, M, latent width], and the streams [B, M, hidden] that forecasts go on from.
         """
         check_positions(int(contexts.positions.max()) + 1, self.layout.position_limit)
-        branches, seen = contexts.seen.shape
-        new = len(x) + len(self._delimiters())
+        own = np.ones((len(contexts.seen), self._target(len(x))), bool)
         inputs: dict[str, NDArray[Any]] = {
             "latents": x,
             "latent_rows": rows,
             "time": np.array([time], np.float32),
             "delimiters": self._delimiters(),
             "position": contexts.positions,
-            "mask": np.concatenate((contexts.seen, np.ones((branches, new), bool)), axis=1),
+            "mask": np.concatenate((contexts.seen, own), axis=1),
         }
-        self._require(f"evaluating {len(x)} latent tokens after {seen}", new, seen, branches)
         out = self._run("denoise", inputs | contexts.past)
         return out["velocity"], out["stream"]
 

@@ -19,6 +19,7 @@ SMALL = 1 << 26
 
 _GB = 1e9
 _FLOAT = 4
+_CACHED = {"same": 4, "fp16": 2, "int8": 1}  # bytes of a value; int8's scales are few
 _LAYERS = 1  # whose 16-bit weights ONNX Runtime holds as float32 at once, at most
 
 
@@ -39,7 +40,7 @@ def decoder_pass_bytes(layout: UnifiedLayout, new: int, seen: int, branches: int
     layer = 2 * layout.hidden * (2 * width + 3 * layout.mlp)
     weights = 0 if layout.embedding_dtype == "float32" else _LAYERS * layer
     copied = (seen if branches > 1 else 0) * 2 * layout.layers * layout.kv_heads * layout.head_dim
-    return _FLOAT * (branches * (stream + scores + cached + copied) + weights)
+    return branches * (_FLOAT * (stream + scores + cached) + _CACHED[layout.cache] * copied) + _FLOAT * weights
 
 
 def codec_pass_bytes(layout: UnifiedLayout, graph: str, pixels: int, tile: int | None) -> int:

@@ -38,7 +38,7 @@ class Branches:
 
 
 class _Branch:
-    """One context with the forecasts that belong to it, or with its last stream."""
+    """One context with the forecasts that belong to it, or with its last velocity."""
 
     def __init__(self, context: Context, forecast: bool) -> None:
         self.context = context
@@ -116,9 +116,12 @@ def sample(
     guidance = flow.guidance
     times, steps = schedule(flow.points, flow.shift)
     flow.warn()
-    contexts = [branches.main, branches.text_free, *([] if branches.image_free is None else [branches.image_free])]
+    contexts = [branches.main]
+    if guidance.by_text:
+        contexts += [branches.text_free, *([] if branches.image_free is None else [branches.image_free])]
     main, *others = [_Branch(context, flow.forecast) for context in contexts]
     batched = engine.fits(contexts, len(noise)) if flow.batched is None else flow.batched
+    engine.require_room(contexts if batched else [max(contexts, key=lambda c: c.tokens)], len(noise))
     evaluate = _Evaluator(engine, engine.latent_rows(grid), batched)
     x = noise
     for done, (time, step) in enumerate(zip(times.tolist(), steps, strict=True), start=1):
