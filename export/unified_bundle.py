@@ -28,7 +28,7 @@ from uare_rt.model.vae import GROUPS, Autoencoder
 from uare_rt.model.weights import sha256_of
 from uare_rt.slots import SLOTS
 from uare_rt.vlm.engine import Embedding
-from uare_rt.vlm.layout import TiledHalf, UnifiedLayout
+from uare_rt.vlm.layout import INTERFACE, TiledHalf, UnifiedLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +135,7 @@ def _layout(config: UnifiedConfig, embedding_dtype: str, texts: list[str], cache
     with torch.device("meta"):
         codec = Autoencoder(config.codec)
     return UnifiedLayout(
+        interface=INTERFACE,
         layers=config.mot.layers,
         kv_heads=config.mot.kv_heads,
         heads=config.mot.heads,

@@ -15,7 +15,7 @@ from pathlib import Path
 from uare_rt._version import __version__
 from uare_rt.errors import InputError
 from uare_rt.manifest import MANIFEST_NAME, SCHEMA_VERSION
-from uare_rt.vlm.layout import UnifiedLayout
+from uare_rt.vlm.layout import INTERFACE, UnifiedLayout
 
 __all__ = ["CHECKPOINT_FILES", "exported", "is_checkpoint"]
 
@@ -73,7 +73,7 @@ def _cache() -> Path:
 
 def _key(root: Path) -> str:
     """Changes with the path, the files' sizes and times, and with what exports them."""
-    facts = [f"{root} {__version__} {SCHEMA_VERSION} {' '.join(UnifiedLayout.__struct_fields__)}"]
+    facts = [f"{root} {__version__} {SCHEMA_VERSION} {INTERFACE} {' '.join(UnifiedLayout.__struct_fields__)}"]
     for path in sorted(root.iterdir()):
         if path.is_file():
             stat = path.stat()

@@ -15,7 +15,7 @@ import msgspec
 from uare_rt.errors import BundleError
 from uare_rt.slots import SLOTS
 from uare_rt.views import CROPS, VIEW_SIZE
-from uare_rt.vlm.layout import UnifiedLayout
+from uare_rt.vlm.layout import INTERFACE, UnifiedLayout
 
 __all__ = [
     "FLOAT32",
@@ -320,6 +320,8 @@ def _nano_problem(manifest: Manifest) -> str | None:
 
 
 def _unified_problem(layout: UnifiedLayout) -> str | None:
+    if layout.interface != INTERFACE:
+        return f"its graphs have interface {layout.interface}, this uare-rt drives interface {INTERFACE}"
     if set(layout.prompts.answers) != set(SLOTS):
         return f"prompts.answers are for {', '.join(layout.prompts.answers)}, not for {', '.join(SLOTS)}"
     special = layout.special

@@ -12,10 +12,13 @@ from uare_rt.vlm.prompts import Prompts
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-__all__ = ["CacheType", "SpecialTokens", "TiledHalf", "Transform", "UnifiedLayout"]
+__all__ = ["INTERFACE", "CacheType", "SpecialTokens", "TiledHalf", "Transform", "UnifiedLayout"]
 
 CacheType: TypeAlias = Literal["same", "fp16", "int8"]
 """How keys and values are kept between passes: as computed, or in fewer bytes; int8 with a scale per token and head."""
+
+INTERFACE = 2
+"""Of the graphs: raised when their inputs or outputs change, so that a bundle made before is refused with a reason."""
 
 _Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 _Bytes: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
@@ -68,6 +71,7 @@ class UnifiedLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Part of a bundle's manifest: what a session must know to drive the graphs of a unified model.
 
     Attributes:
+        interface: see `INTERFACE`.
         layers: of the decoder.
         kv_heads: key heads of a layer.
         heads: query heads of a layer.
@@ -97,6 +101,7 @@ class UnifiedLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         prompts: what the model is asked.
     """
 
+    interface: _Positive
     layers: _Positive
     kv_heads: _Positive
     heads: _Positive

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -18,10 +19,11 @@ from safetensors.torch import load_file, save_file
 import uare_rt
 from uare_rt import backends
 from uare_rt.bundle import Bundle
-from uare_rt.errors import BackendError, InputError, UsageError
+from uare_rt.errors import BackendError, BundleError, InputError, UsageError
 from uare_rt.executables import Executables
 from uare_rt.export import export_unified
 from uare_rt.export.tracing import check_opset
+from uare_rt.manifest import parse_manifest
 from uare_rt.model.assessment import assess, compare, describe
 from uare_rt.model.checkpoint import load_unified
 from uare_rt.model.memory import MemoryOptions
@@ -29,6 +31,7 @@ from uare_rt.model.prompts import Interview, choice_ids, load_prompts
 from uare_rt.model.restoration import restore
 from uare_rt.vlm.codec import Codec
 from uare_rt.vlm.flow import Flow, Guidance
+from uare_rt.vlm.memory import decoder_pass_bytes
 from uare_rt.vlm.session import UnifiedSession
 from uare_rt.vlm.transforms import normalise, resize_to
 
@@ -305,6 +308,50 @@ def test_too_little_memory_is_told_before_a_step(
         session.restore(picture, flow=Flow(2))
     with pytest.raises(BackendError, match=r"not enough memory: reading \d+ tokens after 0 needs about"):
         session.assess(picture)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_evaluations_are_refused_before_the_first_alone(
+    session: UnifiedSession, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, batched: bool
+) -> None:
+    """What the first one took stays with the backend for the next, and is no longer free."""
+    free = [1 << 40]
+    monkeypatch.setattr("uare_rt.vlm.memory.SMALL", 0)
+    monkeypatch.setattr("uare_rt.vlm.memory.available_memory", lambda: free[0])
+    flow = Flow(4, guidance=Guidance(4.0, 2.0), batched=batched)
+
+    def taken(done: int, total: int) -> None:
+        free[0] = 1000 if done < total else 1 << 40
+
+    assert session.restore(picture, flow=flow, progress=taken).evaluations == 3
+    run = Executables.run
+
+    def watched(self: Executables, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert name != "denoise"
+        free[0] = 1000 if name == "prefill" else free[0]
+        return run(self, name, inputs)
+
+    monkeypatch.setattr(Executables, "run", watched)
+    way_out = "or do not batch branches" if batched else "use a smaller picture or a shorter text"
+    with pytest.raises(BackendError, match=rf"evaluating \d+ latent tokens after \d+ needs about .*{way_out}$"):
+        session.restore(picture, flow=Flow(4, guidance=Guidance(4.0), batched=batched), verdict=False)
+
+
+def test_copies_of_contexts_are_counted_as_they_are_stored(session: UnifiedSession) -> None:
+    layout = session.manifest.unified
+    values = 2 * layout.layers * layout.kv_heads * layout.head_dim
+    for kind, width in {"same": 4, "fp16": 2, "int8": 1}.items():
+        stored = msgspec.structs.replace(layout, cache=kind)
+        alone, three = (decoder_pass_bytes(stored, 10, seen, 3) for seen in (0, 100))
+        scores = 4 * 10 * 100 * (2 * layout.heads // layout.kv_heads + 1)
+        assert three - alone == 3 * (100 * values * width + scores)
+
+
+def test_a_bundle_of_other_graphs_is_refused(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["unified"]["interface"] -= 1
+    with pytest.raises(BundleError, match=r"graphs have interface 1, this uare-rt drives .*; export the bundle again"):
+        parse_manifest(json.dumps(manifest).encode(), "old.uare")
 
 
 def test_seeds_repeat_and_differ(session: UnifiedSession, picture: np.ndarray) -> None:
