@@ -41,9 +41,10 @@ def bagel_layout(source: Path, target: Path, *, keep_config: bool = False) -> Pa
         shutil.copy(source / "config.json", target)
     else:
         _write_configs(settings, target)
-    vocabulary = {word: i for i, word in enumerate(words_of_the_prompts())}
-    assert len(vocabulary) < min(settings["special"].values())
-    vocabulary |= {token: settings["special"][name] for name, token in DELIMITERS.items()}
+    delimiters = {token: settings["special"][name] for name, token in DELIMITERS.items()}
+    free = (i for i in range(settings["llm"]["vocab_size"]) if i not in delimiters.values())
+    vocabulary = dict(zip(words_of_the_prompts(), free, strict=False)) | delimiters
+    assert vocabulary.keys() >= set(words_of_the_prompts()), "the vocabulary is too small for the prompts"
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="image"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(list(DELIMITERS.values()))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from mot_reference import Outputs, Reference, decoder_layers, relative_rms, stored
 from torch import Tensor
 
 from uare_rt.model.flow import Guidance, guide, schedule
@@ -16,6 +16,9 @@ from uare_rt.model.sampling import Branches, Flow, Step, read_branches, sample
 from uare_rt.model.tables import grid_rows, time_features
 from uare_rt.model.transforms import to_pixels
 from uare_rt.model.unified import EMPTY, Block, Context
+
+sys.path.insert(0, str(Path(__file__).parent))  # these modules run without any conftest too
+from mot_reference import Outputs, Reference, decoder_layers, relative_rms, stored
 
 if TYPE_CHECKING:
     from uare_rt.model.flow import Renorm

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from mot_reference import Outputs, Reference, decoder_layers, relative_rms, stored
 from torch import Tensor
 
 from uare_rt.errors import InputError, UsageError
 from uare_rt.model.decoding import decode_text, predictions
 from uare_rt.model.unified import EMPTY, Block, Context
+
+sys.path.insert(0, str(Path(__file__).parent))  # these modules run without any conftest too
+from mot_reference import Outputs, Reference, decoder_layers, relative_rms, stored
 
 FIXTURES = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
 

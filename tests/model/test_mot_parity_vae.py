@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from mot_reference import Outputs, Reference
 from torch import Tensor
 
 from uare_rt.model.patches import patchify, unpatchify
+
+sys.path.insert(0, str(Path(__file__).parent))  # these modules run without any conftest too
+from mot_reference import Outputs, Reference
 
 FIXTURES = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mot_reference import Outputs, Reference
 from torch import Tensor
 
 from uare_rt.errors import InputError
 from uare_rt.model.patches import patchify
 from uare_rt.model.tables import grid_rows
 from uare_rt.model.transforms import normalise, resize
+
+sys.path.insert(0, str(Path(__file__).parent))  # these modules run without any conftest too
+from mot_reference import Outputs, Reference
 
 FIXTURES = Path(os.environ.get("UARE_MOT_FIXTURES", Path(__file__).parents[1] / "data" / "mot-tiny"))
 

@@ -19,8 +19,8 @@ PARITY = sorted(Path(__file__).parent.glob("test_mot_parity_*.py"))
 
 
 def parity(fixtures: Path) -> subprocess.CompletedProcess[str]:
-    """The parity modules as a stranger runs them on a set of their own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, PARITY)]
+    """The parity modules as a stranger runs them on a set of their own: nothing but themselves sees to it."""
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *map(str, PARITY)]
     environment = os.environ | {"UARE_MOT_FIXTURES": str(fixtures)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
