@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from uare_rt.session import Session
     from uare_rt.vlm.session import UnifiedSession
 
-__all__ = ["assess", "assess_source"]
+__all__ = ["assess", "assess_source", "tell_damage"]
 
 
 def assess(
     ctx: typer.Context,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Images, videos, directories, quoted globs, @LIST.")
+        list[str], typer.Argument(metavar="PATH...", help="Images, videos, directories, quoted globs, @LIST.")
     ],
     in_words: Annotated[
         bool, typer.Option("--describe", help="uare-7b: let the model describe each image in its own words.")
@@ -57,11 +57,11 @@ def assess(
     The score goes from 1 (bad) to 5 (excellent), a severity from 0 (none) to 1 (severe).
 
     With --json, a list with one object per file: path, kind (image or video), score, level, severities,
-    probabilities, description; a video has samples (each of these and its seconds) and its worst
-    sample, but no probabilities of its own; with --describe an image has words, with --ask answers (question,
-    slots, text, probabilities). A file that failed has path and error only. With --timeline a video has score,
-    seconds, frames, scenes, worst, samples, damage and files, the files written; several videos get a directory of
-    their names each inside DIR.
+    probabilities, description; a video has samples (each of these and its seconds), its worst sample and damage
+    (where the file is cut off), but no probabilities of its own; with --describe an image has words, with --ask
+    answers (question, slots, text, probabilities). A file that failed has path and error only. With --timeline a
+    video has score, seconds, frames, scenes, worst, samples, damage and files, the files written; several videos get
+    a directory of their names each inside DIR.
     """
     sources = find_sources(paths)
     folders = plan_timelines(sources, timeline, every, overwrite=overwrite)
@@ -75,11 +75,10 @@ def assess(
             with failures.at(source.path):
                 if folders:
                     records.append(survey(session, source.path, folders[source.path], meter))
-                    if records[-1]["damage"]:
-                        failures.add_incomplete(source.path, f"damaged at {records[-1]['damage'][0]['seconds']:.1f} s")
                 else:
                     record = assess_source(session, source)
                     records.append(record | _words(session, source, in_words) | _answers(record, ask or ()))
+                tell_damage(records[-1], failures, source.path)
             meter.finish()
     if as_json:
         emit_json([*records, *failures.records()])
@@ -137,6 +136,15 @@ def assess_source(session: Session | UnifiedSession, source: Source) -> dict[str
 
         result = session.assess(read_image(source.path).pixels).to_dict()
     return {"path": str(source.path), "kind": source.kind, **result}
+
+
+def tell_damage(record: Mapping[str, Any], failures: Failures, path: Path) -> None:
+    """Note a video of which not all could be assessed."""
+    if record.get("damage"):
+        first = record["damage"][0]
+        failures.add_incomplete(
+            path, f"damaged at {first['seconds']:.1f} s ({first['reason']}); assessed is what could be read"
+        )
 
 
 def _row(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uare_rt.cli.assess import assess_source
+from uare_rt.cli.assess import assess_source, tell_damage
 from uare_rt.cli.console import emit, emit_json, emit_table
+from uare_rt.cli.failures import Failures
 from uare_rt.cli.inputs import find_sources
 from uare_rt.cli.options import BackendOption, BundleOption, JsonOption, ThreadsOption
 from uare_rt.cli.unified import is_unified, preference
@@ -23,6 +24,7 @@ _DIFFERS = 1 / 8  # half a level of severity (0..1)
 
 
 def compare(
+    ctx: typer.Context,
     first: Annotated[str, typer.Argument(metavar="A", help="An image or video.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The image or video to compare it with.")],
     as_json: JsonOption = False,
@@ -46,6 +48,9 @@ def compare(
 
     with uare_rt.load(bundle, backend=backend, threads=threads) as session:
         a, b = (assess_source(session, source) for source in sources)
+        failures = Failures(ctx)
+        for record, source in zip((a, b), sources, strict=True):
+            tell_damage(record, failures, source.path)
         result = verdict(a, b)
         if is_unified(session):
             from uare_rt.images import read_image
@@ -53,7 +58,12 @@ def compare(
             result |= preference(session.compare(*(read_image(source.path).pixels for source in sources)))
     if as_json:
         emit_json({**result, "a": a, "b": b})
-        return
+    else:
+        _show(a, b, result)
+    failures.report(len(sources))
+
+
+def _show(a: Mapping[str, Any], b: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     rows = [("score", f"{a['score']:.2f}", f"{b['score']:.2f}", f"{result['difference']:+.2f}")]
     rows += [
         (name, f"{a['severities'][name]:.2f}", f"{b['severities'][name]:.2f}", f"{change:+.2f}")

@@ -50,7 +50,10 @@ def plan_outputs(sources: Sequence[Source], out: str, *, overwrite: bool) -> lis
         jobs = [Job(sources[0], target)]
     else:
         if target.suffix.lower() in {*_writable("image"), *_writable("video")} and not target.is_dir():
-            raise UsageError(f"-o {out}: names one file, but there are several inputs; give a directory")
+            raise UsageError(
+                f"-o {out}: names one file; for several inputs, a directory or a glob give a directory, "
+                f"whose name does not end in {target.suffix}"
+            )
         if target.exists() and not target.is_dir():
             raise UsageError(f"-o {out}: is a file; give a directory, or a name with a suffix such as .png")
         jobs = [Job(source, target / source.path.name) for source in sources]

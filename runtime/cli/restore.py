@@ -71,7 +71,7 @@ class Scale(str, Enum):
 def restore(
     ctx: typer.Context,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Images, videos, directories, quoted globs, @LIST.")
+        list[str], typer.Argument(metavar="PATH...", help="Images, videos, directories, quoted globs, @LIST.")
     ],
     out: Annotated[str, typer.Option("--out", "-o", metavar="OUT", help="Output file (one input) or directory.")],
     scale: Annotated[Scale, typer.Option("--scale", help="Enlarge by this factor.")] = Scale.x1,

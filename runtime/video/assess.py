@@ -12,7 +12,9 @@ import numpy as np
 from uare_rt.errors import InputError, UsageError
 from uare_rt.slots import DEGRADATIONS, LEVELS, SLOTS, describe
 from uare_rt.video.colour import ToRgb, guessed_matrix, read_tags
+from uare_rt.video.frames import Damage
 from uare_rt.video.opening import open_input, picture_stream
+from uare_rt.video.truncation import cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +57,7 @@ class VideoAssessment:
         description: one sentence for the mean of all samples.
         worst: the sample with the lowest score.
         samples: every sample, in time order.
+        damage: after which sample the file is known to be cut off; `samples` come from before.
     """
 
     score: float
@@ -63,6 +66,7 @@ class VideoAssessment:
     description: str
     worst: VideoSample
     samples: tuple[VideoSample, ...]
+    damage: tuple[Damage, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready values."""
@@ -73,6 +77,7 @@ class VideoAssessment:
             "description": self.description,
             "worst": self.worst.to_dict(),
             "samples": [sample.to_dict() for sample in self.samples],
+            "damage": [{"seconds": place.seconds, "reason": place.reason} for place in self.damage],
         }
 
 
@@ -90,6 +95,7 @@ def assess_video(session: Session, source: str | Path, *, samples: int = 16) -> 
     """
     found = tuple(VideoSample(seconds, session.assess(pixels)) for seconds, pixels in sample_frames(source, samples))
     verdicts = [sample.assessment for sample in found]
+    missing = cut_off(Path(source))
     mean = {slot: np.mean([v.probabilities[slot] for v in verdicts], axis=0) for slot in SLOTS}
     score = float(np.mean([v.score for v in verdicts]))
     return VideoAssessment(
@@ -99,6 +105,7 @@ def assess_video(session: Session, source: str | Path, *, samples: int = 16) -> 
         description=describe(mean),
         worst=min(found, key=lambda sample: sample.assessment.score),
         samples=found,
+        damage=() if missing is None else (Damage(round(found[-1].seconds, 3), missing),),
     )
 
 
@@ -137,7 +144,7 @@ def sample_frames(source: str | Path, count: int) -> Iterator[tuple[float, Pixel
             found = True
             yield float(frame.time or 0.0), convert(frame)
         if not found:
-            raise InputError(f"{path}: not one frame could be decoded; the file is damaged or empty")
+            raise InputError(f"{path}: not one frame could be decoded; it is damaged, get a whole copy of it")
     finally:
         container.close()
 

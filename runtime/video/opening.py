@@ -101,18 +101,18 @@ def open_input(path: Path) -> Any:
 
     try:
         if path.is_dir():
-            raise InputError(f"{path} is a directory, not a video file")
+            raise InputError(f"{path}: is a directory, not a video; name a file in it")
         if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes)")
+            raise InputError(f"{path}: the file is empty (0 bytes); get a whole copy of it")
         return av.open(str(path), metadata_errors="replace")
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        raise InputError(f"{path}: no such file; check the path") from None
     except PermissionError:
-        raise InputError(f"{path} cannot be read: permission denied") from None
+        raise InputError(f"{path}: cannot be read (permission denied); check who owns it") from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
-            f"{path} is not a readable video ({reason(error)}): the file is damaged, cut off before its index, "
-            "or of another kind"
+            f"{path}: not a readable video ({reason(error)}); it is damaged, cut off before its index or of another "
+            "kind, get a whole copy of it"
         ) from error
 
 
@@ -155,7 +155,7 @@ def picture_stream(container: Any, name: str | Path) -> Any:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
-        raise InputError(f"{name} has no video stream (streams found: {kinds})")
+        raise InputError(f"{name}: has no video stream (streams found: {kinds}); name a file with pictures")
     stream = streams[0]
     if stream.codec_context is None:
         raise InputError(

@@ -44,7 +44,7 @@ def explained(target: Path | str, *, kept: str = "the unfinished file is removed
         yield
     except (av.error.FFmpegError, OSError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutputError(f"{target}: no space left on the device; {kept}") from error
+            raise OutputError(f"{target}: no space left on the device, free some or write elsewhere; {kept}") from error
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{target}: writing failed ({reason}); {kept}") from error
 

@@ -18,7 +18,7 @@ from uare_rt.video.hdr import read_hdr
 from uare_rt.video.opening import is_pipe, open_input, open_pipe, picture_stream, reason
 from uare_rt.video.pipes import PipeReader
 from uare_rt.video.rotation import display_matrix
-from uare_rt.video.truncation import missing_bytes
+from uare_rt.video.truncation import cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,7 +196,7 @@ class VideoSource:
         if opening and isinstance(opening[-1], Picture):
             return opening
         why = self._damage[0].reason if self._damage else "the stream is empty"
-        raise InputError(f"{self._name}: not one frame could be decoded ({why})")
+        raise InputError(f"{self._name}: not one frame could be decoded ({why}); get a whole copy of it")
 
     def _until_picture(self) -> list[Picture | SidePacket]:
         opening: list[Picture | SidePacket] = []
@@ -338,9 +338,9 @@ class VideoSource:
     def _check_end(self) -> None:
         """Compare where the streams and the file ended with what the header promised."""
         container = self._container
-        missing = missing_bytes(self._path) if self._path is not None else 0
-        if missing:
-            self._note_damage(f"the file is cut off, {missing} bytes or more are missing")
+        missing = cut_off(self._path) if self._path is not None else None
+        if missing is not None:
+            self._note_damage(missing)
             return
         if not container.duration or not any(name in container.format.name for name in _STATES_DURATION):
             return

@@ -43,7 +43,7 @@ def check_target(source: Path | None, target: Path, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; pass overwrite (--overwrite) to replace it")
     if not os.access(target.parent, os.W_OK):
-        raise OutputError(f"{target.parent} is not writable")
+        raise OutputError(f"{target.parent} is not writable; check its permissions, or write elsewhere")
 
 
 def partial_name(target: Path) -> Path:

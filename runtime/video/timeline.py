@@ -184,7 +184,7 @@ class _Survey:
     def timeline(self, name: str) -> Timeline:
         """What was found."""
         if not self._samples:
-            raise InputError(f"{name}: not one frame could be decoded")
+            raise InputError(f"{name}: not one frame could be decoded; get a whole copy of it")
         ends = [*self._starts[1:], (self._end, self._frames)]
         scenes = []
         for (start, first), (end, last) in zip(self._starts, ends, strict=True):

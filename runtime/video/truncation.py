@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["missing_bytes"]
+__all__ = ["cut_off", "missing_bytes"]
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _BOXES = frozenset({b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx", b"styp", b"mfra", b"uuid"})
+
+
+def cut_off(path: Path) -> str | None:
+    """What is wrong with a Matroska, WebM, MP4 or MOV file that ends too early; None when nothing is known to be."""
+    missing = missing_bytes(path)
+    return f"the file is cut off, {missing} bytes or more are missing" if missing else None
 
 
 def missing_bytes(path: Path) -> int:

@@ -52,7 +52,7 @@ def test_version(run: Run) -> None:
         (["nonsense"], "No such command 'nonsense'"),
         (["rest"], "Did you mean 'restore'?"),
         (["--nonsense"], "No such option"),
-        (["assess"], "Missing argument 'PATH'"),
+        (["assess"], "Missing argument 'PATH...'"),
         (["restore", "a.jpg"], "Missing option '--out'"),
         (["restore", "a.jpg", "-o", "b.jpg", "--scale", "3"], "--scale"),
         (["restore", "a.jpg", "-o", "b.jpg", "--strength", "1.1"], "--strength"),

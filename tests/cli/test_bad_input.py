@@ -173,6 +173,19 @@ def test_a_truncated_video_that_can_be_read_in_part(run: Run, tiny: Path, clip: 
     assert result.stderr.endswith("new.mkv holds what could be read\n")
     assert json.loads(run("restore", whole, "-o", "fine.mkv", "--json", "--bundle", tiny).stdout)[0]["damage"] == []
 
+    assessed = run("assess", "cut.mkv", "--json", "--bundle", tiny)
+    (record,) = json.loads(assessed.stdout)
+    assert record["damage"][0]["reason"] == "the file is cut off, 150 bytes or more are missing"
+    assert 0.5 < record["damage"][0]["seconds"] <= 1.0
+    compared = run("compare", "cut.mkv", whole, "--bundle", tiny)
+    assert f"B is {whole}" in compared.stdout
+    for result in (assessed, compared):
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: cut.mkv: damaged at ")
+        assert "; assessed is what could be read\n" in result.stderr
+    fine = run("assess", whole, "--json", "--bundle", tiny)
+    assert (fine.exit_code, json.loads(fine.stdout)[0]["damage"]) == (0, [])
+
 
 @pytest.mark.parametrize("target", ["new.jpg", "new.bmp"])
 def test_transparency_that_cannot_be_kept_is_told_before_the_work(

@@ -48,7 +48,8 @@ def test_outputs_are_named_after_out_or_after_the_inputs(inputs: list[str], out:
     ("inputs", "out", "error", "message"),
     [
         (["a.jpg", "in"], "new", UsageError, "a.jpg and in/a.jpg would both be written to new/a.jpg"),
-        (["a.jpg", "b.png"], "new.png", UsageError, "names one file, but there are several inputs"),
+        (["a.jpg", "b.png"], "new.png", UsageError, "names one file; for several inputs"),
+        (["a.jpg"], "new.png/", UsageError, "does not end in .png"),
         (["single"], "new.png", UsageError, "names one file"),
         (["a.jpg", "clip.mp4"], "b.png/", UsageError, "names one file"),
         (["a.jpg"], "new.mp4", UsageError, "cannot write the image a.jpg"),

@@ -68,7 +68,7 @@ def only_audio(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "does not exist"),
+        ("missing", "no such file"),
         ("directory", "is a directory|no images there"),
         ("empty", r"empty \(0 bytes\)"),
         ("text", "not a readable video"),
