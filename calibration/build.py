@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ from uare_rt.calibration.precision import (
 from uare_rt.calibration.report import ReportData, write_report
 from uare_rt.calibration.speed import speed_ratio
 from uare_rt.calibration.storage import WEIGHT_FILE, name_after_layers, pack, weight_bytes
-from uare_rt.errors import UareError, UsageError
+from uare_rt.errors import InputError, UareError, UsageError
 from uare_rt.manifest import FLOAT32, PENDING, BackendInfo, CalibrationInfo, Profile
 
 if TYPE_CHECKING:
@@ -51,13 +52,14 @@ if TYPE_CHECKING:
 __all__ = ["BudgetMissedError", "build_bundle"]
 
 REPORT_FILE = "report.html"
+_log = logging.getLogger(__name__)
 _SAMPLES = 2 * len(CONDITIONS)
 _ROUNDS = 2  # of the proof's conditions at the smallest scale, each time with other pictures
 _SIDE, _SEARCH_SIDE = 128, 96  # px, of calibration; of search and proof, which run the graphs some two hundred times
 # Of the budget, for a search on synthetic pictures: float32 restores them some 5 dB worse than photographs, so the
 # same error of INT8 costs them a third of the decibels.
 _SYNTHETIC_SHARE = 0.3
-_HELD_OUT_SHARE = 4  # every fourth picture is for the proof, where no others were given
+_HELD_OUT_SHARE = 4  # every fourth picture is for the proof, where no others were given; of fewer the last
 _UNPROVEN_INT8 = (
     "INT8 engines of TensorRT-RTX were built without a GPU: they parse and compile; computing in INT8 is not shown"
 )
@@ -176,6 +178,8 @@ def build_bundle(
 def _hold(request: BuildRequest, problems: Sequence[str]) -> None:
     if request.gate and problems:
         raise BudgetMissedError(f"--gate: {'; '.join(problems)}; nothing was written")
+    for problem in problems:
+        _log.warning("%s; it is written all the same, without --gate", problem)
 
 
 def _slower(
@@ -221,10 +225,13 @@ def _pictures(request: BuildRequest) -> tuple[list[Picture], list[Picture], tupl
     names = tuple(dict.fromkeys(path.name for path in request.data))
     if request.validation:
         return pictures, read_pictures(request.validation), names
-    if len(pictures) < _HELD_OUT_SHARE:
-        return pictures, pictures, names
-    held_out = pictures[_HELD_OUT_SHARE - 1 :: _HELD_OUT_SHARE]
-    return [picture for index, picture in enumerate(pictures) if (index + 1) % _HELD_OUT_SHARE], held_out, names
+    if len(pictures) == 1:
+        raise InputError(
+            f"{request.data[0]}: with one picture nothing is left for the proof; give more, or others with --validation"
+        )
+    share = min(_HELD_OUT_SHARE, len(pictures))
+    held_out = pictures[share - 1 :: share]
+    return [picture for index, picture in enumerate(pictures) if (index + 1) % share], held_out, names
 
 
 def _samples(pictures: Sequence[Picture], held_out: Sequence[Picture], scales: Sequence[int], seed: int) -> SampleSets:

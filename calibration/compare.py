@@ -57,7 +57,8 @@ class GraphProof:
             }
             for name, quality in self.quality.items()
         }
-        return {**graphs, "weight_bytes": self.weights[0], "weight_bytes_fp32": self.weights[1]}
+        sizes = {"weight_bytes": self.weights[0], "weight_bytes_fp32": self.weights[1]}
+        return {**graphs, "score_rank": round(rank_correlation(self, reference), 4), **sizes}
 
 
 def _loss(reference: Quality, quality: Quality) -> dict[str, float]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 from PIL import Image
 
 from uare_rt.calibration.compare import GraphProof, drop, nearness, rank_correlation
 from uare_rt.calibration.sensitivity import mean_drop
 
 if TYPE_CHECKING:
+    import onnx
     from numpy.typing import NDArray
 
     from uare_rt.calibration.data import Sample
@@ -30,7 +33,7 @@ td,th{padding:2px 10px;text-align:right;border-bottom:1px solid #ddd}td:first-ch
 .bar{display:inline-block;height:10px;background:#4477aa}.int8{color:#117733}.kept{color:#999}
 figure{display:inline-block;margin:4px}figcaption{font-size:12px}img{image-rendering:pixelated;width:256px}"""
 QUALITY_HEADERS = (
-    "precision", "graph", "PSNR dB", "SSIM", "loss dB", "worst loss dB", "to fp32 dB", "score rank", "weights",
+    "precision", "graph", "PSNR dB", "SSIM", "loss dB", "worst loss dB", "to fp32 dB", "score", "score rank", "weights",
 )  # fmt: skip
 _WORST = 3
 _HISTOGRAM_WIDTH, _HISTOGRAM_HEIGHT, _HISTOGRAM_BARS = 220, 60, 64
@@ -78,6 +81,7 @@ def quality_rows(proofs: Sequence[GraphProof]) -> list[tuple[str, ...]]:
                     f"{mean_drop(reference.quality[name], quality):+.3f}",
                     f"{lost[worst]:+.2f} ({proof.conditions[name][worst]})",
                     "-" if proof is reference else f"{nearness(proof, reference, name):.1f}",
+                    f"{np.mean(quality.scores):.3f}",
                     f"{rank_correlation(proof, reference):.4f}",
                     f"{100 * proof.weights[0] / proof.weights[1]:.0f} %",
                 )
@@ -98,6 +102,7 @@ def write_report(data: ReportData) -> str:
         _table(QUALITY_HEADERS, quality_rows(data.proofs)),
         _engines(data.manifest, data.sizes),
         *(_layers(item) for item in data.work.values() if item.sensitivities),
+        *(_half(item) for item in data.work.values() if len(item.plan.reasons) < len(item.graph.nodes)),
         *(_histograms(item) for item in data.work.values() if item.choice is not None),
         _pictures(data),
     ]
@@ -174,6 +179,23 @@ def _layers(item: GraphPrecision) -> str:
     share = f"{100 * item.int8_share('conv'):.0f} % of convolutions, {100 * item.int8_share():.0f} % of all"
     headers = ("layer", "node", "MACs %", "alone: loss dB", "loss SSIM", "precision", "")
     return f"<h2>{item.name}: {share} in INT8</h2>" + _table(headers, rows, raw=True)
+
+
+def _half(item: GraphPrecision) -> str:
+    """For every layer, without regard to INT8: its nodes in 16 bits, those in float32 and why, its largest value."""
+    sources, reasons = item.graph.sources(), item.plan.reasons
+    layers: dict[str, list[onnx.NodeProto]] = {}
+    for node in item.graph.nodes:
+        layers.setdefault(sources[node.name], []).append(node)
+    rows = []
+    for layer, nodes in layers.items():
+        kept = Counter(reasons[node.name] for node in nodes if node.name in reasons)
+        why = ", ".join(f"{count} {reason}" for reason, count in kept.items()) or "-"
+        largest = max(item.seen.largest.get(name, 0.0) for node in nodes for name in node.output)
+        rows.append((layer, str(len(nodes) - kept.total()), why, f"{largest:.3g}"))
+    kind = "bf16" if item.plan.kind == TensorProto.BFLOAT16 else "fp16"
+    headers = ("layer", f"nodes in {kind}", "in fp32, and why", "largest value")
+    return f"<h2>{item.name}: {kind} and fp32</h2>" + _table(headers, rows)
 
 
 def _histograms(item: GraphPrecision) -> str:

@@ -102,7 +102,20 @@ def test_bad_sides(text: str) -> None:
         parse_sides(text)
 
 
-def test_bad_data(run: Run, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "held"), [(2, [1]), (3, [2]), (4, [3]), (9, [3, 7])])
+def test_the_proof_is_on_other_pictures_than_the_ranges(tmp_path: Path, count: int, held: list[int]) -> None:
+    from uare_rt.calibration.build import _pictures
+    from uare_rt.calibration.request import BuildRequest
+
+    for index in range(count):
+        Image.linear_gradient("L").save(tmp_path / f"{index}.png")
+    request = BuildRequest("openvino", "int8", (), ((64, 64),) * 3, data=(tmp_path,))
+    searched, held_out, _ = _pictures(request)
+    assert [picture.name for picture in held_out] == [f"{index}.png" for index in held]
+    assert sorted(picture.name for picture in (*searched, *held_out)) == [f"{index}.png" for index in range(count)]
+
+
+def test_bad_data(run: Run, tiny: Path, tmp_path: Path, photos: list[Path]) -> None:
     options = ("build", "--model", tiny, "--backend", "openvino", "--precision", "int8", "-o", "a.uare", "--data")
     refused(run(*options, "absent"), 1, "absent: no such calibration picture")
     (tmp_path / "black").mkdir()
@@ -112,6 +125,7 @@ def test_bad_data(run: Run, tiny: Path, tmp_path: Path) -> None:
     refused(run(*options, tmp_path / "empty"), 1, "no images or videos to calibrate with in this directory")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     refused(run(*options, tmp_path / "broken.png"), 1, "broken.png")
+    refused(run(*options, photos[0]), 1, "with one picture nothing is left for the proof")
     assert not Path("a.uare").exists()
     assert not list(Path().glob(".*"))
 
@@ -134,6 +148,8 @@ def test_int8_for_processors_runs_and_is_described(
     assert manifest.graphs["restore_x1"].precision == "int8"
     assert set(manifest.quality) == {"fp32", "int8", "naive int8", "time_of_fp32", "missed"}
     assert manifest.quality["missed"] == []
+    assert manifest.quality["fp32"]["score_rank"] == 1
+    assert 0.9 < manifest.quality["int8"]["score_rank"] <= 1
     assert manifest.graphs["restore_x1_fp32"].precision == "fp32"
     inspected = run("inspect", "a.uare")
     assert inspected.exit_code == 0, inspected.output
@@ -160,6 +176,7 @@ def test_int8_for_processors_runs_and_is_described(
     page = Path("a.uare/report.html").read_text()
     assert "data:image/png;base64," in page
     assert "http" not in page
+    assert "fp16 and fp32" not in page
     again = run("build", "--model", "a.uare", "--backend", "openvino", "--precision", "int8", "-o", "b.uare")
     refused(again, 2, "is in int8 already")
 
@@ -175,8 +192,12 @@ def test_a_missed_gate_writes_nothing(run: Run, tiny: Path, pictures: Path) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "missed", lambda proof, reference, budget: ["restore_x1 loses 9 dB"])
         result = run("build", "--model", tiny, "--backend", "openvino", "--precision", "fp32", "-o", "b.uare", "--gate")
-    refused(result, 1, "--gate: restore_x1 loses 9 dB; nothing was written")
-    assert not Path("b.uare").exists()
+        refused(result, 1, "--gate: restore_x1 loses 9 dB; nothing was written")
+        assert not Path("b.uare").exists()
+        result = run("build", "--model", tiny, "--backend", "openvino", "--precision", "fp32", "-o", "b.uare")
+    assert result.exit_code == 0, result.output
+    assert "restore_x1 loses 9 dB; it is written all the same, without --gate" in result.output
+    assert "<b>Missed: restore_x1 loses 9 dB</b>" in Path("b.uare/report.html").read_text()
 
 
 @pytest.mark.parametrize(("ratio", "code"), [(0.7, 0), (1.2, 1)])
@@ -276,6 +297,9 @@ def test_real_engines_for_every_graph(run: Run, tiny: Path, pictures: Path) -> N
         assert " lost)" in line
     page = Path("a.uare/report.html").read_text()
     assert page.count(".engine</td>") == len(bundle.nano.graphs)
+    for name in bundle.nano.graphs:
+        assert f"<h2>{name}: fp16 and fp32</h2>" in page
+    assert " picture</td>" in page
 
 
 @needs_rtx
@@ -301,6 +325,7 @@ def test_the_shipped_model(run: Run, precision: str) -> None:
         measured = manifest.quality[precision][name]
         assert measured["loss_db"] <= budget
         assert measured.get("flawless_db", 99) >= 42
+    assert manifest.quality[precision]["score_rank"] >= 0.995
     if precision == "int8":
         share = [manifest.graphs[f"restore_x{scale}"].int8_macs or 0 for scale in (1, 2, 4)]
         assert min(share) >= 0.6
