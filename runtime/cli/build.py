@@ -32,6 +32,7 @@ _SIDE_STEP = 16
 
 
 def build(
+    ctx: typer.Context,
     pending: Annotated[
         Path | None, typer.Argument(metavar="[PENDING.uare]", help="A portable bundle, to compile on this device.")
     ] = None,
@@ -74,7 +75,7 @@ def build(
     and nothing else, build compiles its engines into this user's cache; otherwise the first load does.
     """
     if pending is not None:
-        _finish(pending)
+        _finish(pending, ctx)
         return
     if out is None:
         raise UsageError("-o is missing: name the bundle to write, or a portable bundle to compile on this device")
@@ -153,8 +154,21 @@ def _build_unified(
     return bundle.manifest, (("precision", "graph", ">relative RMS"), rows)
 
 
-def _finish(path: Path) -> None:
+def _finish(path: Path, ctx: typer.Context) -> None:
     """Compile the pending engines of a bundle for this device."""
+    from click.core import ParameterSource
+
+    extra = [
+        param.opts[0]
+        for param in ctx.command.params
+        if param.param_type_name == "option"
+        and ctx.get_parameter_source(param.name or "") == ParameterSource.COMMANDLINE
+    ]
+    if extra:
+        raise UsageError(
+            f"{', '.join(extra)}: a portable bundle is compiled as it was made; leave out what else was given, or to "
+            f"build from {path} give: --model {path}"
+        )
     from uare_rt import backends
     from uare_rt.bundle import Bundle
     from uare_rt.manifest import PENDING

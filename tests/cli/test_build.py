@@ -272,6 +272,9 @@ def test_a_portable_bundle_is_pending_and_says_what_it_needs(run: Run, tiny: Pat
     if importlib.util.find_spec("tensorrt") is None:
         refused(run("build", "a.uare"), 1, "backend tensorrt: ")
     refused(run("build", tiny), 2, "no engine is pending")
+    refused(
+        run("build", "a.uare", "--precision", "int8", "-o", "b.uare"), 2, "--out, --precision: a portable bundle is"
+    )
 
 
 @needs_rtx

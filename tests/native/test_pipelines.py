@@ -178,6 +178,18 @@ def test_what_an_element_is_told_reaches_the_engine(environment: dict[str, str],
     assert len(re.findall(r"meta: [\w, ]*\bUareAssessmentMeta\b", text)) == 7
 
 
+def test_frames_that_are_too_old_pass_as_they_are(environment: dict[str, str], tiny: Path, tmp_path: Path) -> None:
+    """Each is 20 ms old when it arrives."""
+    live = f"{SEVEN.replace('videotestsrc', 'videotestsrc is-live=true')} ! identity sleep-time=20000"
+    given = pixels(environment, "identity", tmp_path / "given").astype(np.uint8).tobytes()
+    for bound, restored in ((1, False), (60_000, True)):
+        out = tmp_path / str(bound)
+        element = f"uarerestore bundle={tiny} threads=1 max-latency={bound}"
+        launch(environment, f"{live} ! {element} ! filesink location={out}")
+        assert len(out.read_bytes()) == len(given)
+        assert (out.read_bytes() != given) is restored
+
+
 def test_verdicts_of_a_pipeline_are_those_of_python(environment: dict[str, str], shipped: Path, tmp_path: Path) -> None:
     found = verdicts(environment, f"uareassess bundle={shipped} interval=3 threads=1")
     given = pixels(environment, "identity", tmp_path / "given").astype(np.uint8)
