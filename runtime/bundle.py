@@ -319,5 +319,5 @@ def _why_unreadable(root: Path, error: OSError) -> str:
     if not root.is_dir():
         return f"{root} is a file, but a bundle is a directory NAME.uare with a {MANIFEST_NAME}"
     if isinstance(error, FileNotFoundError):
-        return f"{root} is not a bundle: it has no {MANIFEST_NAME}"
+        return f"{root} is not a bundle: it has no {MANIFEST_NAME}; name a directory NAME.uare"
     return f"bundle {root}: {MANIFEST_NAME} cannot be read ({os.strerror(error.errno or 0)})"
