@@ -106,7 +106,7 @@ def layer(
     x: Tensor,
     segments: Sequence[Any],
     rope: tuple[Tensor, Tensor],
-    past: tuple[Tensor, Tensor] | None,
+    past: tuple[Tensor, Tensor] | list[tuple[Tensor, Tensor] | None] | None,
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """A whole MoT layer; arguments and result as for `uare_rt.model.mot.MoTLayer.forward`.
@@ -121,6 +121,8 @@ def layer(
         return None
     dim = module.und.q_norm.weight.shape[0]
     problem = None if rope[0].ndim == 2 else "positions that differ between the entries of a batch"
+    if isinstance(past, list):
+        problem, past = "a context for every entry of a batch", None
     tensors = (x, *module.parameters())
     way = _attention_way("layer", tensors, (x.shape[0], 0, x.shape[1], dim), past, mask, problem)
     if way.choice.path == "reference":

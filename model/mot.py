@@ -283,7 +283,7 @@ class MoTLayer(nn.Module):
         Returns:
             The new stream, and the keys and values of the T tokens, [B, kv_heads, T, d].
         """
-        if self.fusable and not isinstance(past, list):
+        if self.fusable:
             fused = dispatch.layer(self, x, segments, rope, past, mask)
             if fused is not None:
                 return fused

@@ -321,11 +321,12 @@ class UnifiedModel(nn.Module):
         """
         positions = [self._positions(context.position, [block])[0] for context in contexts]
         x = block.embeddings.expand(len(contexts), -1, -1)
-        places = torch.tensor(positions, device=x.device)
+        alone = len(contexts) == 1  # fused kernels take one context
+        places = torch.tensor(positions[0] if alone else positions, device=x.device)
         need = pass_bytes(self.config, block.length, x.element_size(), len(contexts))
         require(f"evaluating {block.length} tokens", need, x.device, "use a smaller picture, or do not batch branches")
         caches = [context.cache for context in contexts]
-        for stream, _, _ in self.language.mot.streams(x, block.segments, places, caches):
+        for stream, _, _ in self.language.mot.streams(x, block.segments, places, caches[0] if alone else caches):
             x = stream
         return list(x[:, 1:-1])
 

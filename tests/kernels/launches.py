@@ -106,8 +106,9 @@ def unified(folder: Path, dtype: torch.dtype) -> None:
     model, _ = load_unified(bagel_layout(TINY, folder))
     model.to(dtype)
     picture = load_file(TINY / "inputs.safetensors")["raw_image"].numpy()
-    for renorm in ("text_channel", "channel", "global"):
-        restore(model, picture, [61, 3, 150], Flow(points=2, guidance=Guidance(4.0, 2.0, renorm)), seed=3)
+    for renorm, batched in (("text_channel", False), ("channel", True), ("global", True)):
+        flow = Flow(points=2, guidance=Guidance(4.0, 2.0, renorm), batched=batched)
+        restore(model, picture, [61, 3, 150], flow, seed=3)
 
 
 def cases(target: str) -> None:

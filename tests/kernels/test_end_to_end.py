@@ -80,11 +80,11 @@ def test_uare_nano_assesses_and_restores(layout: torch.memory_format, convolutio
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("renorm", ["text_channel", "global"])
-def test_the_tiny_unified_model_restores_a_picture(tmp_path: Path, renorm: str) -> None:
+@pytest.mark.parametrize(("renorm", "batched"), [("text_channel", False), ("global", True)])
+def test_the_tiny_unified_model_restores_a_picture(tmp_path: Path, renorm: str, batched: bool) -> None:
     model, _ = load_unified(bagel_layout(TINY, tmp_path / "bagel"), device=str(DEVICE), dtype=DTYPE)
     picture = load_file(TINY / "inputs.safetensors")["raw_image"].numpy()
-    flow, instruction = Flow(points=3, guidance=Guidance(4.0, 2.0, renorm)), [61, 3, 150]
+    flow, instruction = Flow(points=3, guidance=Guidance(4.0, 2.0, renorm), batched=batched), [61, 3, 150]
     steps: dict[str, list[torch.Tensor]] = {"reference": [], "triton": []}
     before = taken()
     for way, kept in steps.items():
@@ -92,7 +92,10 @@ def test_the_tiny_unified_model_restores_a_picture(tmp_path: Path, renorm: str) 
             restore(model, picture, instruction, flow, seed=3, watch=lambda step, kept=kept: kept.append(step.velocity))
     calls = taken() - before
     assert calls["flow_step"] == len(steps["reference"]) == 2
-    assert calls["layer"] >= 2 * model.config.mot.layers
+    # Two contexts are read; of two evaluations, three branches one by one go through fused layers, in one batch none.
+    assert calls["layer"] == (2 if batched else 2 + 2 * 3) * model.config.mot.layers
+    told = {call["reason"] for call in dispatch.report()["calls"] if call["operator"] == "layer"}
+    assert not batched or "a context for every entry of a batch" in told
     for got, expected in zip(steps["triton"], steps["reference"], strict=True):
         assert not torch.equal(got, expected)
         assert float((got - expected).norm() / expected.norm()) < (0.02 if ON_GPU else 1e-4)
