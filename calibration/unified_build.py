@@ -215,7 +215,7 @@ def drive(
     rng = np.random.default_rng(seed)
     for index, picture in enumerate(pictures):
         progress("running in float32", index / len(pictures))
-        words = rng.integers(0, min(layout.special.bos, layout.vocabulary), _TEXT).tolist()
+        words = rng.integers(0, layout.special.bos or layout.vocabulary, _TEXT).tolist()
         fitted = resize(picture.pixels, layout.vae_transform)
         latent, _ = engine.encode(fitted)
         blocks = [engine.vision_block(picture.pixels), engine.text_block(words), engine.latent_block(latent)]
