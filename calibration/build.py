@@ -190,8 +190,9 @@ def _slower(
         return None, []  # a GPU is needed, and `uare-rt bench` there
     context = source.null_context()
     feeds = {"frame": frame_of(sample), "ctx_k": context.k, "ctx_v": context.v, "ctx_vec": context.vec}
-    paths = (source.graph(name).path, folder / f"{name}.onnx")
-    ratio = speed_ratio(request.backend, source.nano.graphs[name], paths, feeds)
+    spec, paths = source.nano.graphs[name], (source.graph(name).path, folder / f"{name}.onnx")
+    specs = (spec, msgspec.structs.replace(spec, precision=request.precision))
+    ratio = speed_ratio(request.backend, specs, paths, feeds)
     problem = f"{name} in {request.precision} is not faster on {request.backend}: {ratio:.2f} of float32's time"
     return round(ratio, 3), [problem] if ratio >= 1 else []
 

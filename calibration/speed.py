@@ -23,13 +23,13 @@ _PAIRS = 5
 
 
 def speed_ratio(
-    backend: str, spec: GraphSpec, paths: tuple[Path, Path], feeds: Mapping[str, NDArray[np.float32]]
+    backend: str, specs: tuple[GraphSpec, GraphSpec], paths: tuple[Path, Path], feeds: Mapping[str, NDArray[np.float32]]
 ) -> float:
     """Time of the second graph over that of the first: the median of pairs that ran one after the other.
 
     Args:
         backend: that both are to run on, available here.
-        spec: of both.
+        specs: of both; how a backend computes depends on the precision.
         paths: their ONNX files, with their weights beside them.
         feeds: inputs of one run.
 
@@ -38,7 +38,8 @@ def speed_ratio(
     """
     from uare_rt import backends
 
-    runs = [backends.get(backend).load(GraphFile(spec.file, path, spec), threads=None) for path in paths]
+    files = [GraphFile(spec.file, path, spec) for spec, path in zip(specs, paths, strict=True)]
+    runs = [backends.get(backend).load(file, threads=None) for file in files]
     try:
         ratios = []
         for _ in range(_PAIRS + 1):  # the first pair warms up

@@ -111,11 +111,6 @@ class EngineRunner:
             self._driver.destroy_stream(self._stream)
             self._engine = None
 
-    def layer_information(self) -> str:
-        """What the compiler made of the network, as JSON."""
-        inspector = self._engine.create_engine_inspector()
-        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
-
     def _feed(self, buffer: _Buffer, given: _Given, name: str) -> None:
         if given.dtype != buffer.dtype:
             raise BackendError(f"graph {self._name!r}: input {name} is {given.dtype}, the engine takes {buffer.dtype}")

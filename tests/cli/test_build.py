@@ -24,7 +24,7 @@ from uare_rt.bench.pairs import Samples
 from uare_rt.bundle import Bundle
 from uare_rt.cli.build import parse_sides
 from uare_rt.errors import UsageError
-from uare_rt.manifest import EngineSpec
+from uare_rt.manifest import EngineSpec, GraphSpec
 
 Run = Callable[..., Result]
 SIDES = ("--profile", "64x64:64x128:128x192")
@@ -208,8 +208,9 @@ def test_a_gate_holds_speed_where_it_can_be_measured(
 
     asked: list[str] = []
 
-    def measured(backend: str, spec: object, paths: tuple[Path, Path], feeds: object) -> float:
+    def measured(backend: str, specs: tuple[GraphSpec, ...], paths: tuple[Path, Path], feeds: object) -> float:
         asked.append(backend)
+        assert [spec.precision for spec in specs] == ["fp32", "int8"]
         assert all(path.is_file() for path in paths)
         return ratio
 
