@@ -4,7 +4,7 @@ usage: precision.py EVALSET BUILT.uare [BUILT.uare ...] [--bundle FLOAT32.uare] 
 EVALSET is a folder written by make_evalset.py, BUILT bundles of `uare-rt build` for TensorRT or TensorRT-RTX. Their
 graphs run as the build's proof runs them: every tensor of 16 bits rounded, sums in float32, INT8 through Q/DQ. Every
 picture is restored with the context of its own assessment in the same precision. The mean loss is over all pictures of
-all types with something to restore; `clean` is held to what it keeps.
+all types with something to restore; `clean` is held to what it keeps. Sides are cut to what the graphs take unpadded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from evaluate import EvaluationSet
@@ -27,6 +27,11 @@ from uare_rt.calibration.execution import Executor
 from uare_rt.calibration.graph import Graph
 from uare_rt.calibration.metrics import spearman
 from uare_rt.calibration.rounding import rounded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uare_rt.manifest import Manifest
 
 __all__ = ["main", "tables"]
 
@@ -73,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     psnr: dict[tuple[str, str], list[float]] = defaultdict(list)
     scores: dict[str, list[float]] = defaultdict(list)
     for kind in evalset.input_psnr:
-        samples = [Sample(name, kind, frame, truth) for name, frame, truth in evalset.pictures(kind)]
+        samples = [_sample(name, kind, frame, truth, exact.manifest) for name, frame, truth in evalset.pictures(kind)]
         scale = samples[0].truth.shape[0] // samples[0].frame.shape[0]
         for key, graphs in (("fp32", exact), *((graphs.precision, graphs) for graphs in others)):
             verdicts = assess_all(graphs.run("assess"), samples)
@@ -91,6 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits=[limit for g in others for limit in _limits(g.precision, measured[g.precision])],
     )
     return finish(result, tables(measured), chosen)
+
+
+def _sample(name: str, kind: str, frame: NDArray[np.uint8], truth: NDArray[np.uint8], manifest: Manifest) -> Sample:
+    """A picture without what exceeds sides that the graphs take as they are."""
+    height, width = (side - side % manifest.tiling.multiple for side in frame.shape[:2])
+    scale = truth.shape[0] // frame.shape[0]
+    return Sample(name, kind, frame[:height, :width], truth[: height * scale, : width * scale])
 
 
 def _measured(
