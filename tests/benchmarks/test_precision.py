@@ -45,7 +45,7 @@ def results(tiny: Path, evalset: Path, photos: list[Path], tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp("built")
     run(
         "-m", "uare_rt.cli", "build", "--model", tiny, "--backend", "tensorrt", "--target", "sm87",
-        "--data", photos[0], "-o", folder / "fp16.uare",
+        "--data", photos[0], "--data", photos[1], "-o", folder / "fp16.uare",
     )  # fmt: skip
     bench("precision", evalset, folder / "fp16.uare", "--bundle", tiny, f"--output={folder / 'precision.json'}")
     return folder
