@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from uare_rt.bench.pairs import interleaved, ratio
 from uare_rt.bundle import GraphFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
+    from uare_rt.backends.base import Executable
     from uare_rt.manifest import GraphSpec
 
 __all__ = ["speed_ratio"]
@@ -40,16 +40,16 @@ def speed_ratio(
 
     files = [GraphFile(spec.file, path, spec) for spec, path in zip(specs, paths, strict=True)]
     runs = [backends.get(backend).load(file, threads=None) for file in files]
+
+    def call(executable: Executable) -> Callable[[], None]:
+        def run() -> None:
+            executable.run(feeds)
+
+        return run
+
     try:
-        ratios = []
-        for _ in range(_PAIRS + 1):  # the first pair warms up
-            times = []
-            for executable in runs:
-                began = time.perf_counter()
-                executable.run(feeds)
-                times.append(time.perf_counter() - began)
-            ratios.append(times[1] / times[0])
-        return float(np.median(ratios[1:]))
+        samples = interleaved({str(index): call(run) for index, run in enumerate(runs)}, rounds=_PAIRS)
+        return ratio(samples["1"].wall, samples["0"].wall)
     finally:
         for executable in runs:
             executable.close()
