@@ -20,17 +20,29 @@ from uare_rt.late import late_names
 if TYPE_CHECKING:
     from uare_rt import errors
     from uare_rt._version import __version__
+    from uare_rt.errors import UareError
     from uare_rt.live import stream
     from uare_rt.quality import Assessment, QualityContext
     from uare_rt.session import Restored, Session, load
 
-__all__ = ["Assessment", "QualityContext", "Restored", "Session", "__version__", "errors", "load", "stream"]
+__all__ = [
+    "Assessment",
+    "QualityContext",
+    "Restored",
+    "Session",
+    "UareError",
+    "__version__",
+    "errors",
+    "load",
+    "stream",
+]
 
 _HOME = {
     "Assessment": "quality",
     "QualityContext": "quality",
     "Restored": "session",
     "Session": "session",
+    "UareError": "errors",
     "__version__": "_version",
     "errors": "errors",
     "load": "session",

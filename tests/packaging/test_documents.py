@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -80,3 +81,10 @@ def test_what_a_document_names_is_there(document: Path) -> None:
     results = set(re.findall(r"(?<!-o )\bbenchmarks/results/[\w-]+\.json", text))
     missing += [name for name in scripts | results if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_the_names_of_the_readme_exist() -> None:
+    names = re.findall(r"`(uare_rt(?:\.\w+)+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "uare_rt.UareError" in names
+    for name in names:
+        pkgutil.resolve_name(name)
