@@ -26,6 +26,7 @@ _BENCHMARKS = (
     "evaluate",
     "guidance",
     "ranking",
+    "faint",
     "startup",
     "memory",
     "video",

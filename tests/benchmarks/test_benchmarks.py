@@ -60,6 +60,7 @@ def results(bench: Bench, two_photos: Path, tiny: Path, tmp_path_factory: pytest
     photo = next(two_photos.iterdir())
     for name, arguments in {
         "ranking": [two_photos],
+        "faint": [two_photos, "--size", 64],
         "startup": [photo, "--runs", 1],
         "memory": ["--megapixels", 0.2],
     }.items():
@@ -83,7 +84,7 @@ def load(folder: Path, name: str) -> dict[str, Any]:
 
 def test_results_tell_machine_versions_command_data_and_weights(all_results: Path, tiny: Path, evalset: Path) -> None:
     weights = json.loads((tiny / "manifest.json").read_bytes())["source"]["weights_sha256"]
-    for name in ("evaluate", "ranking", "startup", "memory"):
+    for name in ("evaluate", "ranking", "faint", "startup", "memory"):
         result = load(all_results, name)
         assert result["benchmark"] == name
         assert result["machine"]["cpu"]
@@ -159,6 +160,16 @@ def test_ranking_counts_photos_above_all_their_versions(results: Path, bench: Be
     tiny = ROOT / "tests" / "data" / "tiny.uare"
     done = bench("ranking", two_photos, "--bundle", tiny, "--backend", "null", "--check", code=1)
     assert "photos ranked above all their versions is 0, but should be >= 0.9" in done.stderr
+
+
+def test_faint_noise_moves_nothing_where_nothing_is_done(bench: Bench, two_photos: Path, tmp_path: Path) -> None:
+    tiny, out = ROOT / "tests" / "data" / "tiny.uare", tmp_path / "faint.json"
+    bench("faint", two_photos, "--bundle", tiny, "--backend", "null", "--size", 64, "--check", "-o", out)
+    measured = json.loads(out.read_bytes())["measured"]
+    assert list(measured) == ["0.5", "1", "2", "5"]
+    for level, row in measured.items():
+        assert row["psnr_db"] == row["input_psnr_db"] == pytest.approx(48.13 - 20 * np.log10(float(level)), abs=1.5)
+        assert row["largest_shift"] < 0.5
 
 
 def test_startup_measures_fresh_processes(results: Path) -> None:
