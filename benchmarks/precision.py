@@ -127,7 +127,7 @@ def _measured(
 
 def _limits(precision: str, row: dict[str, Any]) -> list[Limit]:
     found = [
-        Limit(f"{precision} clean", row["least_clean_db"], LEAST_CLEAN, at_least=True, unit="dB"),
+        Limit(f"{precision} clean", row["clean_db"], LEAST_CLEAN, at_least=True, unit="dB"),
         Limit(f"{precision} score rank", row["spearman"], LEAST_SPEARMAN, at_least=True),
     ]
     if precision in BUDGETS:
