@@ -337,5 +337,5 @@ def test_the_shipped_model(run: Run, precision: str) -> None:
         assert size["weight_bytes"] <= 0.35 * size["weight_bytes_fp32"]
         naive = manifest.quality["naive int8"]
         for name in ("restore_x1", "restore_x2", "restore_x4"):
-            assert naive[name]["loss_db"] > size[name]["loss_db"]
+            # Not by loss: where float32 restores badly, being off can come nearer to the truth.
             assert naive[name]["to_fp32_db"] < size[name]["to_fp32_db"] - 2
