@@ -111,7 +111,7 @@ def test_scorers_that_are_installed_see_heavy_blur(found: Any, evalset: Evaluati
     pixels = np.tile(evalset.picture("truth", evalset.names[0]), (2, 2, 1))
     score = found.load()
     assert np.isfinite(score(pixels))
-    assert score(pixels) == score(pixels)
+    assert score(pixels) == pytest.approx(score(pixels), rel=1e-6)  # BRISQUE sums in threads
 
 
 def test_ssim_is_that_of_scikit_image(evalset: EvaluationSet) -> None:
