@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from uare_rt.errors import BackendError, UsageError
-from uare_rt.machine import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -72,11 +71,6 @@ class Executables:
         return self._backend.name
 
     @property
-    def place(self) -> str:
-        """Backend and threads, for example ``onnxruntime 2``."""
-        return f"{self.backend} {self._threads or available_cores()}"
-
-    @property
     def worth_constants(self) -> int | None:
         """Pixels from which constants pay; see ``Backend.worth_constants``."""
         return self._backend.worth_constants
@@ -108,6 +102,15 @@ class Executables:
                 )
         return outputs
 
+    def check_open(self) -> None:
+        """Refuse what was closed.
+
+        Raises:
+            UsageError: it was.
+        """
+        if self._closed:
+            raise UsageError("the session is closed; load the bundle again")
+
     def release(self, *, but: Collection[str]) -> None:
         """Give back the memory of all graphs ``but`` some; they are loaded again when they are needed."""
         with self._lock:
@@ -123,8 +126,7 @@ class Executables:
     def _executable(self, name: str, constants: Mapping[str, NDArray[np.float32]]) -> Executable:
         place = (name, _digest(constants))
         with self._lock:
-            if self._closed:
-                raise UsageError("the session is closed; load the bundle again")
+            self.check_open()
             if place in self._loaded:
                 found = self._loaded[place] = self._loaded.pop(place)  # last in order: used last
                 return found[1]

@@ -1,4 +1,4 @@
-"""How to run a bundle on this machine's processor: backend, threads, precision, frames in one run.
+"""How to run a bundle on this machine's processor: backend, threads, precision, frames side by side.
 
 Measured once and remembered for one processor, one set of cores, the versions of the backends and the shape of the
 model, in ``selection.json`` in the user's cache directory. Anything else measures again.
@@ -10,10 +10,10 @@ import json
 import logging
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from uare_rt.backends.base import Backend
     from uare_rt.bundle import Bundle
 
-__all__ = ["PROCESSOR_BACKENDS", "Choice", "FramesInRun", "Place", "candidates", "fastest", "remembered"]
+__all__ = ["PROCESSOR_BACKENDS", "Choice", "Place", "candidates", "fastest", "lanes", "remembered"]
 
 PROCESSOR_BACKENDS = ("onnxruntime", "openvino")
 """Backends of the processor, among which there is something to choose."""
@@ -40,9 +41,7 @@ _SIDE = 384  # px; large enough for the parts of a frame's cost to have their us
 _ROUNDS = 5
 _PRICE = 1.03  # a lower precision costs some quality, so it has to be faster by more than noise
 _LIKENESS = 40.0  # dB to float32 that INT8 has where it is computed as it was proven
-_SIZES = (1, 2, 4)  # frames in one run
-_SIZE_ROUNDS = 3
-_GAIN = 0.97  # of the time of a frame on its own, that more at once must stay below
+_GAIN = 0.97  # of the time of a frame on its own, that frames side by side must stay below
 _log = logging.getLogger(__name__)
 
 
@@ -179,6 +178,55 @@ def _measured(variants: Mapping[str, Bundle], possible: list[Place]) -> Choice:
     return Choice(*names[best], milliseconds=round(samples[best].median * 1e3, 2))
 
 
+def lanes(bundle: Bundle, backend: Backend, threads: int | None) -> int:
+    """How many frames of a video to compute side by side: one with all threads, or one per thread; measured once.
+
+    Args:
+        bundle: in the precision that is run.
+        backend: that runs it; only on the processor there is something to share.
+        threads: in all; None takes all cores this process may use.
+
+    Raises:
+        BackendError: the graph failed.
+    """
+    count = threads or available_cores()
+    if count == 1 or backend.name not in PROCESSOR_BACKENDS:
+        return 1
+    place = Place(backend.name, count, bundle.nano.graphs["restore_x1"].precision)
+    key = f"lanes; {_key(bundle, [place])}"
+    known = _entries().get(key)
+    if known in (1, count):
+        return int(known)
+    _log.warning("measuring once whether frames side by side are faster here")
+    found = _measured_lanes(bundle, backend, count)
+    _remember(key, found)
+    return found
+
+
+def _measured_lanes(bundle: Bundle, backend: Backend, count: int) -> int:
+    frame, constants = _picture(), bundle.null_context().inputs()
+    whole, share = Executables(bundle, backend, count), Executables(bundle, backend, 1)
+
+    def run(graphs: Executables) -> None:
+        graphs.run("restore_x1", {"frame": frame}, constants)
+
+    def one_by_one() -> None:
+        for _ in range(count):
+            run(whole)
+
+    try:
+        with ThreadPoolExecutor(count) as pool:
+
+            def side_by_side() -> None:
+                list(pool.map(run, [share] * count))
+
+            samples = interleaved({"one": one_by_one, "more": side_by_side}, rounds=_ROUNDS)
+    finally:
+        whole.close()
+        share.close()
+    return count if samples["more"].median < _GAIN * samples["one"].median else 1
+
+
 def _picture() -> NDArray[np.float32]:
     """Something smooth with noise, float32 [1, 3, side, side]: precisions differ on it as on photographs."""
     y, x = np.mgrid[0:_SIDE, 0:_SIDE] / np.float32(_SIDE)
@@ -208,49 +256,6 @@ def _sound(results: Mapping[Place, NDArray[np.float32] | None]) -> list[Place]:
     if not found:
         raise BackendError("no backend of the processor can run this bundle here; see: uare-rt doctor")
     return found
-
-
-class FramesInRun:
-    """How many frames of a video one run of the graph takes: tried on the first frames that are computed, remembered.
-
-    Results do not depend on it. Nothing is computed for the trial: sizes take turns until each has had its rounds.
-
-    Args:
-        bundle: that is run.
-        place: how it is run, for example "onnxruntime 2".
-        frame: what is run, for example "restore_x1 320x240".
-        most: frames that fit into memory at once.
-    """
-
-    def __init__(self, bundle: Bundle, place: str, frame: str, most: int) -> None:
-        self._key = f"frames in one run; {place}; {frame}; {most}; {_key(bundle, [])}"
-        self._times: dict[int, list[float]] = {size: [] for size in _SIZES if size <= most}
-        known = _entries().get(self._key)
-        self._choice = 1 if len(self._times) == 1 else known if known in self._times else None
-
-    @property
-    def size(self) -> int:
-        """Frames to take next."""
-        if self._choice is not None:
-            return self._choice
-        return min(self._times, key=lambda size: len(self._times[size]))
-
-    @property
-    def chosen(self) -> int | None:
-        """The choice; None while too few frames were computed to tell."""
-        return self._choice
-
-    def ran(self, frames: int, seconds: float) -> None:
-        """Note how long a run of so many frames took."""
-        if self._choice is not None or frames not in self._times:
-            return
-        self._times[frames].append(seconds / frames)
-        if all(len(times) > _SIZE_ROUNDS for times in self._times.values()):
-            # The first of each warms up.
-            medians = {size: median(times[1:]) for size, times in self._times.items()}
-            best = min(medians, key=medians.__getitem__)
-            self._choice = best if medians[best] < _GAIN * medians[1] else 1
-            _remember(self._key, self._choice)
 
 
 def _path() -> Path:

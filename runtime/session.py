@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from uare_rt.checkpoints import exported, is_checkpoint
 from uare_rt.errors import UsageError
 from uare_rt.executables import Executables
 from uare_rt.frames import check_frame, to_uint8
-from uare_rt.machine import available_memory
+from uare_rt.machine import available_cores, available_memory
 from uare_rt.manifest import Manifest, UnifiedManifest
 from uare_rt.quality import Assessment, QualityContext
 from uare_rt.tiles import restore_tile
@@ -22,14 +23,13 @@ from uare_rt.tiling import checked_tile, choose_sides, padded, plan_tiles
 from uare_rt.views import extract_views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from uare_rt.backends.base import Backend
     from uare_rt.questions import Answer
-    from uare_rt.selection import FramesInRun
     from uare_rt.vlm.session import UnifiedSession
 
 __all__ = ["Restored", "Session", "load"]
@@ -41,7 +41,7 @@ _LEAST_TILE = 256 << 20
 _SMALL = 128 << 20  # not worth asking the system for the memory at hand
 _MOST_TILE = 680 << 20  # so that a 4K frame takes less than 0.7 GB in all
 _FALLBACK_MEMORY = 2 << 30  # assumed free where the system does not say
-_TOGETHER = 256 << 20  # activations of several frames in one run
+_SIDE_BY_SIDE = 512 << 20  # activations of several frames at once
 _BYTES_PER_OUTPUT_PIXEL = 48  # beyond scale 1: base, residual, sum and the copy that is rounded, float32 RGB each
 
 
@@ -75,7 +75,10 @@ class Session:
 
     def __init__(self, bundle: Bundle, backend: Backend, *, threads: int | None = None) -> None:
         self._bundle, self._manifest = bundle, bundle.nano
+        self._backend, self._threads = backend, threads
         self._graphs = Executables(bundle, backend, threads)
+        self._shares: dict[int, Executables] = {1: self._graphs}  # by frames side by side
+        self._shares_lock = threading.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -136,6 +139,7 @@ class Session:
         context: QualityContext | None = None,
         tile: int | None = None,
         ahead: int = 0,
+        beside: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> Restored:
         """Restore an image, tile by tile where it does not fit in memory at once.
@@ -148,6 +152,8 @@ class Session:
             tile: largest side of a tile in px; None chooses from the memory at hand.
             ahead: px of other images that will be restored with the same context. Where it pays for so many, the
                 context becomes a constant of the graph: faster, and the same within rounding.
+            beside: how many such calls the caller has under way at the same time, itself included: each takes its
+                share of the threads. The result is the same within rounding.
             progress: called after each tile with the number done and the total.
 
         Raises:
@@ -166,61 +172,26 @@ class Session:
         sides = self._tile_sides(image, scale) if tile is None else (checked_tile(tile, tiling),) * 2
         height, width = image.shape[:2]
         tiles = plan_tiles(height, width, sides, tiling)
-        run = self._runner(image, guide, scale, ahead)
-        out = _empty(image, scale)
+        run = self._runner(image, guide, scale, ahead, self._share(beside))
+        out = np.empty((height * scale, width * scale, 3), image.dtype)
         for done, piece in enumerate(tiles, start=1):
-            restore_tile([image], [out], piece, scale=scale, strength=strength, run=run)
+            restore_tile(image, out, piece, scale=scale, strength=strength, run=run)
             if progress is not None:
                 progress(done, len(tiles))
         return Restored(out, assessment, len(tiles), time.perf_counter() - began)
 
-    def restore_frames(
-        self,
-        frames: Sequence[NDArray[Any]],
-        *,
-        context: QualityContext,
-        scale: int = 1,
-        strength: float = 1.0,
-        ahead: int = 0,
-    ) -> list[NDArray[Any]]:
-        """Restore frames of one size in one run of the graph; the results are those of `restore`, to the bit.
-
-        Args:
-            frames: as ``restore`` takes them, not more than ``frames_together`` says.
-            context: of all of them.
-            scale: as for ``restore``.
-            strength: as for ``restore``.
-            ahead: as for ``restore``.
+    def lanes(self, height: int, width: int, scale: int = 1) -> int:
+        """How many frames of a size are best restored side by side: as memory allows, and measured once per machine.
 
         Raises:
-            InputError: an array is of another kind.
-            UsageError: they differ in size or type, or an option cannot be used.
-            BackendError: inference failed.
+            BackendError: measuring failed.
         """
-        for frame in frames:
-            check_frame(frame)
-        self._check_options(scale, strength, context)
-        if len({(frame.shape, frame.dtype) for frame in frames}) != 1:
-            raise UsageError("frames of one run need one size and one type of samples")
-        run = self._runner(frames[0], context, scale, ahead)
-        outs = [_empty(frame, scale) for frame in frames]
-        height, width = frames[0].shape[:2]
-        for piece in plan_tiles(height, width, self._tile_sides(frames[0], scale), self.manifest.tiling):
-            restore_tile(frames, outs, piece, scale=scale, strength=strength, run=run)
-        return outs
+        from uare_rt.selection import lanes
 
-    def frames_together(self, height: int, width: int, scale: int = 1) -> int:
-        """How many frames of a size may be computed in one run: what memory allows, at least 1."""
         multiple = self.manifest.tiling.multiple
         area = padded(height, multiple) * padded(width, multiple)
-        return max(1, int(_TOGETHER / (area * self._bytes_per_pixel(scale))))
-
-    def frames_in_run(self, height: int, width: int, scale: int = 1) -> FramesInRun:
-        """The choice of how many frames of a size to compute in one run; see `uare_rt.selection.FramesInRun`."""
-        from uare_rt.selection import FramesInRun
-
-        most = self.frames_together(height, width, scale)
-        return FramesInRun(self._bundle, self._graphs.place, f"restore_x{scale} {width}x{height}", most)
+        room = int(_SIDE_BY_SIDE / (area * self._bytes_per_pixel(scale)))
+        return 1 if room < 2 else min(room, lanes(self._bundle, self._backend, self._threads))
 
     def null_context(self) -> QualityContext:
         """The context that stands for "nothing known about the quality"."""
@@ -228,13 +199,26 @@ class Session:
 
     def close(self) -> None:
         """Give back the memory of the graphs. Calls that are under way finish; later ones fail."""
-        self._graphs.close()
+        with self._shares_lock:
+            for graphs in self._shares.values():
+                graphs.close()
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _share(self, beside: int) -> Executables:
+        """The graphs with the threads that one of some runs at a time may use."""
+        if beside == 1:
+            return self._graphs
+        with self._shares_lock:
+            if beside not in self._shares:
+                self._graphs.check_open()
+                count = max(1, (self._threads or available_cores()) // beside)
+                self._shares[beside] = Executables(self._bundle, self._backend, count)
+            return self._shares[beside]
 
     def _check_options(self, scale: int, strength: float, context: QualityContext | None) -> None:
         if scale not in self.scales:
@@ -248,16 +232,16 @@ class Session:
             )
 
     def _runner(
-        self, image: NDArray[Any], context: QualityContext | None, scale: int, ahead: int
+        self, image: NDArray[Any], context: QualityContext | None, scale: int, ahead: int, graphs: Executables
     ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         """Runs the restore graph, with the context as a constant where that pays."""
         inputs = context.inputs() if context is not None else {}
-        worth = self._graphs.worth_constants
+        worth = graphs.worth_constants
         constant = worth is not None and image.shape[0] * image.shape[1] + ahead >= worth
 
         def run(frames: NDArray[np.float32]) -> NDArray[np.float32]:
             given = {"frame": frames} if constant else {"frame": frames, **inputs}
-            return self._graphs.run(f"restore_x{scale}", given, inputs if constant else None)["restored"]
+            return graphs.run(f"restore_x{scale}", given, inputs if constant else None)["restored"]
 
         return run
 
@@ -276,11 +260,6 @@ class Session:
         wanted = min(_MOST_TILE * scale, max(_LEAST_TILE, _WORKING_SET - image.nbytes - result))
         possible = ((_FALLBACK_MEMORY if free is None else free) - result) // 2
         return choose_sides(height, width, max(0, min(wanted, possible)) / per_pixel, tiling)
-
-
-def _empty(image: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Room for the result of an image."""
-    return np.empty((image.shape[0] * scale, image.shape[1] * scale, 3), image.dtype)
 
 
 def load(

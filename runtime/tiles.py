@@ -1,4 +1,4 @@
-"""Restoring one tile of frames, from and to integer samples, so that no whole float image ever exists."""
+"""Restoring one tile of a frame, from and to integer samples, so that no whole float image ever exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uare_rt.frames import from_unit, to_unit
 from uare_rt.tiling import reflect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -24,45 +24,41 @@ _BICUBIC_REACH = 4  # px around a part that its bicubic enlargement depends on, 
 
 
 def restore_tile(
-    images: Sequence[NDArray[Any]],
-    outs: Sequence[NDArray[Any]],
+    image: NDArray[Any],
+    out: NDArray[Any],
     tile: Tile,
     *,
     scale: int,
     strength: float,
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> None:
-    """Restore the same tile of images of one size, in one run, and write it to its place.
+    """Restore one tile of an image and write it to its place.
 
     Args:
-        images: uint8, uint16 or float32 [H, W, 3] each.
-        outs: same dtype, [scale * H, scale * W, 3]; what earlier tiles wrote in this one's feathers is blended.
+        image: uint8, uint16 or float32 [H, W, 3].
+        out: same dtype, [scale * H, scale * W, 3]; what earlier tiles wrote in this one's feathers is blended.
         tile: the part.
         scale: of the output.
-        strength: 0 keeps the images, 1 is the full restoration.
-        run: the graph, float32 [N, 3, h, w] -> float32 [N, 3, scale * h, scale * w].
+        strength: 0 keeps the image, 1 is the full restoration.
+        run: the graph, float32 [1, 3, h, w] -> float32 [1, 3, scale * h, scale * w].
 
     Raises:
         BackendError: the graph's output has another shape.
     """
     if strength == 0:
-        for image, out in zip(images, outs, strict=True):
-            _place(_base(image, tile, scale), out, tile, scale)
+        _place(_base(image, tile, scale), out, tile, scale)
         return
     # Turned while the samples are small.
-    parts = [to_unit(np.ascontiguousarray(_read(image, tile).transpose(2, 0, 1))) for image in images]
-    frames = parts[0][None] if len(parts) == 1 else np.stack(parts)
-    del parts
-    restored = run(frames)
-    expected = (len(frames), 3, frames.shape[2] * scale, frames.shape[3] * scale)
+    frame = to_unit(np.ascontiguousarray(_read(image, tile).transpose(2, 0, 1)))[None]
+    restored = run(frame)
+    expected = (1, 3, frame.shape[2] * scale, frame.shape[3] * scale)
     if restored.shape != expected:
         raise BackendError(f"the restore graph gave shape {list(restored.shape)}, expected {list(expected)}")
-    for image, out, result in zip(images, outs, restored, strict=True):
-        values = result[:, _within(tile.y, scale), _within(tile.x, scale)].transpose(1, 2, 0)
-        if strength < 1:
-            base = _base(image, tile, scale)
-            values = base + np.float32(strength) * (values - base)
-        _place(values, out, tile, scale)
+    values = restored[0, :, _within(tile.y, scale), _within(tile.x, scale)].transpose(1, 2, 0)
+    if strength < 1:
+        base = _base(image, tile, scale)
+        values = base + np.float32(strength) * (values - base)
+    _place(values, out, tile, scale)
 
 
 def _base(image: NDArray[Any], tile: Tile, scale: int) -> NDArray[np.float32]:

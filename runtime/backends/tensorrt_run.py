@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uare_rt.backends.base import one_line
+from uare_rt.backends.device_arrays import DeviceArray, DeviceMemory, device_memory
 from uare_rt.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["EngineRunner"]
 
 _SHAPES_KEPT = 4
-_CPU, _CUDA = 1, 2  # device types of DLPack
 
 
 @dataclass
@@ -78,27 +79,37 @@ class EngineRunner:
         """Run on named arrays; see ``Executable.run``.
 
         Args:
-            inputs: NumPy arrays, or arrays on the device (``__cuda_array_interface__``), which are copied there in
-                the order of their own stream; arrays of other libraries on the CPU come through DLPack.
+            inputs: NumPy arrays, or arrays on the device (``__cuda_array_interface__`` or DLPack), which are copied
+                there in the order of their own stream; arrays of other libraries on the CPU come through DLPack.
 
         Raises:
             BackendError: the engine was closed, a shape is outside its profile, or it failed.
         """
         with self._lock:
-            if self._engine is None:
-                raise BackendError(f"{self._trt.__name__}: graph {self._name!r} was closed")
-            given = {name: _Given(inputs, name, self._name) for name in self._inputs}
-            plan = self._plan(tuple(given[name].shape for name in self._inputs))
-            results = [(name, plan.buffers[name]) for name in self._outputs]
-            try:
-                for name in self._inputs:
-                    self._feed(plan.buffers[name], given[name], name)
-                self._execute(plan)
-                for _, buffer in results:
+            with self._computed(inputs) as plan:
+                results = {name: plan.buffers[name] for name in self._outputs}
+                for buffer in results.values():
                     self._driver.download(buffer.host, buffer.device, buffer.size, self._stream)
-            finally:  # also after a failure: copies under way still use these buffers and the caller's
-                self._driver.synchronise(self._stream)
-            return {name: buffer.host.view(buffer.dtype).reshape(buffer.shape).copy() for name, buffer in results}
+            return {name: b.host.view(b.dtype).reshape(b.shape).copy() for name, b in results.items()}
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, DeviceArray]:
+        """As `run`, with results that stay on the device: nothing crosses to the host.
+
+        Args:
+            inputs: as for `run`.
+
+        Raises:
+            BackendError: as for `run`, or the device has no memory left.
+        """
+        results = {}
+        with self._lock, self._computed(inputs) as plan:
+            for name in self._outputs:
+                # A recorded graph writes where it did when it was recorded, so results move once, within the device.
+                buffer = plan.buffers[name]
+                pointer = self._driver.allocate(buffer.size)
+                results[name] = DeviceArray(buffer.shape, buffer.dtype, pointer, self._driver.free)
+                self._driver.copy(pointer, buffer.device, buffer.size, self._stream)
+        return results
 
     def close(self) -> None:
         """Give back everything on the device; a run that is under way finishes first."""
@@ -111,17 +122,45 @@ class EngineRunner:
             self._driver.destroy_stream(self._stream)
             self._engine = None
 
-    def _feed(self, buffer: _Buffer, given: _Given, name: str) -> None:
+    @contextmanager
+    def _computed(self, inputs: Mapping[str, Any]) -> Iterator[_Plan]:
+        """The plan for some inputs, with its run under way; when the block ends, all that it queued is done."""
+        if self._engine is None:
+            raise BackendError(f"{self._trt.__name__}: graph {self._name!r} was closed")
+        given = {name: self._given(inputs, name) for name in self._inputs}
+        plan = self._plan(tuple(value.shape for value in given.values()))
+        try:
+            for name, value in given.items():
+                self._feed(plan.buffers[name], value, name)
+            self._execute(plan)
+            yield plan
+        finally:  # also after a failure: copies under way still use these buffers and the caller's
+            self._driver.synchronise(self._stream)
+
+    def _given(self, inputs: Mapping[str, Any], name: str) -> NDArray[Any] | DeviceMemory:
+        if name not in inputs:
+            raise BackendError(f"graph {self._name!r}: input {name} is missing")
+        value = inputs[name]
+        if isinstance(value, np.ndarray):
+            return value
+        try:
+            on_device = device_memory(value, self._stream)
+        except BackendError as error:
+            raise BackendError(f"graph {self._name!r}: input {name} {error}") from None
+        if on_device is not None:
+            return on_device
+        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+
+    def _feed(self, buffer: _Buffer, given: NDArray[Any] | DeviceMemory, name: str) -> None:
         if given.dtype != buffer.dtype:
             raise BackendError(f"graph {self._name!r}: input {name} is {given.dtype}, the engine takes {buffer.dtype}")
-        if given.pointer:
-            if given.stream != self._stream:
+        if isinstance(given, DeviceMemory):
+            if given.stream not in (None, self._stream):
                 self._driver.wait_for(self._stream, given.stream)
             self._driver.copy(buffer.device, given.pointer, buffer.size, self._stream)
             return
-        assert given.array is not None
         # The last run has been waited for, so nothing reads this memory any more.
-        buffer.host.view(buffer.dtype).reshape(buffer.shape)[...] = given.array
+        buffer.host.view(buffer.dtype).reshape(buffer.shape)[...] = given
         self._driver.upload(buffer.device, buffer.host, buffer.size, self._stream)
 
     def _execute(self, plan: _Plan) -> None:
@@ -203,37 +242,6 @@ class EngineRunner:
         text = str(recorder.get_error_desc(0))
         recorder.clear()
         return one_line(Exception(text))
-
-
-class _Given:
-    """An input as it was given: on the host, or on the device with the stream that fills it."""
-
-    def __init__(self, inputs: Mapping[str, Any], name: str, graph: str) -> None:
-        if name not in inputs:
-            raise BackendError(f"graph {graph!r}: input {name} is missing")
-        value = inputs[name]
-        self.array: NDArray[Any] | None = None
-        self.pointer, self.stream = 0, 0
-        interface = getattr(value, "__cuda_array_interface__", None)
-        if interface is None:
-            self.array = _on_host(value, name, graph)
-            self.shape, self.dtype = self.array.shape, self.array.dtype
-            return
-        if interface.get("strides") is not None:
-            raise BackendError(f"graph {graph!r}: input {name} is not contiguous on the device; make a contiguous copy")
-        self.shape = tuple(int(side) for side in interface["shape"])
-        self.dtype = np.dtype(interface["typestr"])
-        self.pointer = int(interface["data"][0])
-        self.stream = int(interface.get("stream") or 0)
-
-
-def _on_host(value: Any, name: str, graph: str) -> NDArray[Any]:
-    if isinstance(value, np.ndarray):
-        return value
-    device = getattr(value, "__dlpack_device__", lambda: (_CPU, 0))()[0]
-    if device == _CUDA:
-        raise BackendError(f"graph {graph!r}: input {name} is on the device but has no __cuda_array_interface__")
-    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
 
 
 def _capturable(context: Any, stream: int) -> bool:

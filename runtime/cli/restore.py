@@ -127,8 +127,8 @@ def restore(
 
     With --json, a list with one object per file: path, output, kind, seconds, score (of the input), score_after;
     for an image width and height; for a video frames, reused, skipped and kept of them, tiles and tiles_computed,
-    scenes, encoding, backend, precision and frames_in_run (as they were measured or asked for), stages (seconds each
-    was busy), originals (where the original was kept), notes (what could not
+    scenes, encoding, backend, precision and lanes (frames computed side by side; as they were measured or asked for),
+    stages (seconds each was busy), originals (where the original was kept), notes (what could not
     be kept) and damage (where the source could not be read). A file that failed has path and error only.
     """
     clip = clip_job(paths, out) if preview is None else None

@@ -63,7 +63,7 @@ class VideoReport:
         encoding: how pictures are stored in it, as in ``libx264 yuv420p``.
         backend: that ran the graphs.
         precision: of the restore graph.
-        frames_in_run: whole frames that one run of the graph took, in the end.
+        lanes: frames computed side by side, in the end.
         frames: in the result.
         reused: of them, those of which nothing was computed again.
         skipped: of them, left as they are because they are good enough.
@@ -88,7 +88,7 @@ class VideoReport:
     encoding: str
     backend: str
     precision: str
-    frames_in_run: int
+    lanes: int
     frames: int
     reused: int
     skipped: int

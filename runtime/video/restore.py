@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from uare_rt.session import Session
     from uare_rt.video.pipeline import StageTime
+    from uare_rt.video.restoring import Computing
 
 __all__ = ["Run", "check_options", "check_resumable", "open_source", "restore_video", "settings_of"]
 
@@ -207,7 +210,8 @@ class Run:
         self._writer = writer
         self._options = options
         self._planner = FramePlanner(session, float(reader.info.rate), options)
-        self._restorer = FrameRestorer(session, scale=scale, strength=strength, options=options)
+        self._lanes = session.lanes(reader.info.height, reader.info.width, scale)
+        self._restorer = FrameRestorer(session, scale=scale, strength=strength, options=options, lanes=self._lanes)
         self._piece: int | None = None
         self._after: int | None = None
         self._resumed = 0
@@ -255,7 +259,7 @@ class Run:
             encoding=self._writer.encoding,
             backend=self._session.backend,
             precision=self._session.precision,
-            frames_in_run=self._restorer.frames_in_run,
+            lanes=self._lanes,
             scenes=self._planner.scenes,
             stages=stages,
             damage=self._reader.damage,
@@ -293,38 +297,28 @@ class Run:
             yield Checkpoint(last, frames, {"assess": self._planner.state()})
 
     def _restore(self, items: Iterator[Any]) -> Iterator[Any]:
-        window: list[Any] = []  # in their order; the plans among them are computed in one run
-        plans: list[Plan] = []
-        for item in items:
-            if isinstance(item, Plan):
-                if plans and not self._restorer.joins(plans[0], item):
-                    yield from self._restored(window, plans)
-                window.append(item)
-                plans.append(item)
-                if len(plans) >= self._restorer.together(plans[0]):
-                    yield from self._restored(window, plans)
-            elif isinstance(item, Checkpoint):
-                yield from self._restored(window, plans)
-                item.state["restore"] = self._restorer.state()
-                yield item
-            elif plans:
-                window.append(item)
-            else:
-                yield item
-        yield from self._restored(window, plans)
+        waiting: deque[tuple[Any, Computing | None]] = deque()  # in their order; parts of plans are being computed
+        with ThreadPoolExecutor(self._lanes, "uare-lane") as pool:
+            try:
+                for item in items:
+                    begun = self._restorer.ahead(item, pool) if isinstance(item, Plan) and self._lanes > 1 else None
+                    waiting.append((item, begun))
+                    while len(waiting) > (self._lanes if self._lanes > 1 else 0):
+                        yield self._restored(*waiting.popleft())
+                while waiting:
+                    yield self._restored(*waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
 
-    def _restored(self, window: list[Any], plans: list[Plan]) -> Iterator[Any]:
-        """The results of a window, which is empty then."""
-        ready = iter(self._restorer.ahead(plans)) if plans else iter(())
-        for item in window:
-            if isinstance(item, Plan):
-                seconds = float(item.frame.pts * self._reader.info.time_base)
-                yield self._restorer.restore(item, seconds, self._planner.tiles(item), next(ready))
-                self._tell()
-            else:
-                yield item
-        window.clear()
-        plans.clear()
+    def _restored(self, item: Any, ready: Computing | None) -> Any:
+        if isinstance(item, Plan):
+            seconds = float(item.frame.pts * self._reader.info.time_base)
+            frame = self._restorer.restore(item, seconds, self._planner.tiles(item), ready)
+            self._tell()
+            return frame
+        if isinstance(item, Checkpoint):
+            item.state["restore"] = self._restorer.state()
+        return item
 
     def _finish(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -15,19 +14,20 @@ from uare_rt.video.regions import FEATHER, Box
 from uare_rt.video.verifying import complaint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from concurrent.futures import Executor, Future
 
     from numpy.typing import NDArray
 
-    from uare_rt.selection import FramesInRun
     from uare_rt.session import Session
     from uare_rt.video.frames import Pixels
     from uare_rt.video.options import VideoOptions
     from uare_rt.video.planning import Plan
 
-__all__ = ["Counts", "FrameRestorer"]
+__all__ = ["Computing", "Counts", "FrameRestorer"]
 
 _BLOCK = 8
+Computing: TypeAlias = "dict[Box, Future[Pixels]]"
+"""Parts of a frame that are being computed, by what is read for them."""
 
 
 @dataclass
@@ -65,9 +65,10 @@ class FrameRestorer:
         scale: of the result.
         strength: 0 (leave as is) to 1.
         options: how to work.
+        lanes: parts that are computed side by side where some are begun ahead.
     """
 
-    def __init__(self, session: Session, *, scale: int, strength: float, options: VideoOptions) -> None:
+    def __init__(self, session: Session, *, scale: int, strength: float, options: VideoOptions, lanes: int = 1) -> None:
         self._session = session
         self._scale = scale
         self._strength = strength
@@ -78,65 +79,37 @@ class FrameRestorer:
         self._computed: Pixels | None = None
         self._followed: Pixels | None = None
         self._keeping = False
-        self._sizes: FramesInRun | None = None
+        self._lanes = lanes
         self.counts = Counts()
 
-    @property
-    def frames_in_run(self) -> int:
-        """Whole frames that one run computes, as measured; 1 where too few were computed to tell."""
-        return (self._sizes and self._sizes.chosen) or 1
-
-    def together(self, plan: Plan) -> int:
-        """How many frames like that of a plan to compute in one run; 1 for one that is not computed as a whole."""
-        if not self._is_whole(plan):
-            return 1
-        if self._sizes is None:
-            height, width = plan.frame.pixels.shape[:2]
-            self._sizes = self._session.frames_in_run(height, width, self._scale)
-        return self._sizes.size
-
-    def joins(self, first: Plan, plan: Plan) -> bool:
-        """Whether a plan may be computed in one run with another."""
-        return self._is_whole(plan) and plan.guide.context is first.guide.context
-
-    def ahead(self, plans: Sequence[Plan]) -> list[Pixels | None]:
-        """What the model makes of the frames of some plans, in one run, for `restore`; None of what is no whole frame.
+    def ahead(self, plan: Plan, pool: Executor) -> Computing | None:
+        """Begin to compute what a plan needs of the model, for `restore`; None where that is not known yet.
 
         Args:
-            plans: one, or some that join the first.
+            plan: the plan, in the order of frames.
+            pool: whose threads compute.
         """
-        if not self._is_whole(plans[0]):
-            return [None] * len(plans)
-        frames = [plan.frame.pixels for plan in plans]
-        began = time.perf_counter()
-        restored = self._session.restore_frames(
-            frames,
-            scale=self._scale,
-            strength=self._strength,
-            context=plans[0].guide.context,
-            ahead=self._together * frames[0].shape[0] * frames[0].shape[1],
-        )
-        if self._sizes is not None:
-            self._sizes.ran(len(frames), time.perf_counter() - began)
-        return list(restored)
-
-    def _is_whole(self, plan: Plan) -> bool:
-        """Whether all of a frame is computed for sure; an assessed one may turn out to be kept as it is."""
-        kept = plan.leave or self._keeping or self._strength == 0
-        return plan.boxes is None and plan.guide.assessment is None and not kept
+        if plan.leave or self._keeping or self._strength == 0:
+            return None
+        height, width = plan.frame.pixels.shape[:2]
+        whole = Box(0, height, 0, width)
+        reads = {whole} if plan.boxes is None else {box.read(height, width) for box in plan.boxes}
+        return {
+            read: pool.submit(self._run, plan.frame.pixels[read.there()], plan, beside=self._lanes) for read in reads
+        }
 
     def begin(self, plan: Plan) -> None:
         """Make up for the results of another run: restore what they stand for, and count nothing."""
         self._followed = self._compute(plan)
 
-    def restore(self, plan: Plan, seconds: float, tiles: tuple[int, int], ready: Pixels | None = None) -> Frame:
+    def restore(self, plan: Plan, seconds: float, tiles: tuple[int, int], ready: Computing | None = None) -> Frame:
         """The result for a plan.
 
         Args:
             plan: what to do.
             seconds: time of the frame, for reports.
             tiles: of the frame, and how many of them the plan computes.
-            ready: what `ahead` has made of the whole frame.
+            ready: what `ahead` has begun.
         """
         counts = self.counts
         counts.frames += 1
@@ -203,10 +176,10 @@ class FrameRestorer:
             return pixels
         return self._run(pixels, plan, strength=0.0)
 
-    def _compute(self, plan: Plan, ready: Pixels | None = None) -> Pixels:
+    def _compute(self, plan: Plan, ready: Computing | None = None) -> Pixels:
         pixels, base, before, follower = plan.frame.pixels, self._computed, self._followed, self._follower
         if base is None or before is None or (plan.boxes is None and plan.weights is None):
-            self._computed = self._run(pixels, plan, strength=self._strength) if ready is None else ready
+            self._computed = self._made(Box(0, pixels.shape[0], 0, pixels.shape[1]), plan, ready)
             follower.begin(pixels)
             return self._computed
         height, width = pixels.shape[:2]
@@ -220,12 +193,12 @@ class FrameRestorer:
         follower.advance(pixels, [box.there() for box in boxes])
         return follower.add(base)
 
-    def _paste(self, base: Pixels, before: Pixels, box: Box, plan: Plan, ready: Pixels | None) -> None:
+    def _paste(self, base: Pixels, before: Pixels, box: Box, plan: Plan, ready: Computing | None) -> None:
         """Compute one part and put it into ``base``, blended with what was shown ``before``."""
         pixels, scale = plan.frame.pixels, self._scale
         height, width = pixels.shape[:2]
         read = box.read(height, width)
-        new = self._run(pixels[read.there()], plan, strength=self._strength) if ready is None else ready
+        new = self._made(read, plan, ready)
         inside = Box(box.top - read.top, box.bottom - read.top, box.left - read.left, box.right - read.left)
         size = (box.bottom - box.top, box.right - box.left)
         weights = np.ones(size, np.float32)
@@ -244,14 +217,21 @@ class FrameRestorer:
         base[there] = np.rint(np.clip(answer, 0, np.iinfo(base.dtype).max)).astype(base.dtype)
         self._follower.settle(box.there(), pixels, weights)
 
-    def _run(self, pixels: Pixels, plan: Plan, *, strength: float) -> Pixels:
+    def _made(self, part: Box, plan: Plan, ready: Computing | None) -> Pixels:
+        """What the model makes of a part, computed ahead or now."""
+        if ready is not None and part in ready:
+            return ready[part].result()
+        return self._run(plan.frame.pixels[part.there()], plan)
+
+    def _run(self, pixels: Pixels, plan: Plan, *, strength: float | None = None, beside: int = 1) -> Pixels:
         whole = plan.frame.pixels.shape[0] * plan.frame.pixels.shape[1]
         restored: Pixels = self._session.restore(
             pixels,
             scale=self._scale,
-            strength=strength,
+            strength=self._strength if strength is None else strength,
             context=plan.guide.context,
             ahead=self._together * whole,
+            beside=beside,
         ).image
         return restored
 

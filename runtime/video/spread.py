@@ -133,7 +133,7 @@ def spread_video(
             encoding=encoder.encoding.name,
             backend=session.backend,
             precision=session.precision,
-            frames_in_run=1,
+            lanes=1,
             scenes=plan.scenes,
             stages=(),
             damage=tuple(Damage(*place) for place in plan.damage),

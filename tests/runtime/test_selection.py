@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from uare_rt.backends.engine_cache import cache_directory
 from uare_rt.bench.pairs import Samples
 from uare_rt.bundle import Bundle
 from uare_rt.errors import BackendError, UsageError
-from uare_rt.selection import FramesInRun, candidates, fastest, remembered
+from uare_rt.selection import candidates, fastest, lanes, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,53 +207,46 @@ def test_where_there_is_one_precision_nothing_is_measured(bundle: Bundle, caplog
     assert not cache_directory().with_name("selection.json").exists()
 
 
-def run_all(sizes: FramesInRun, seconds: dict[int, float]) -> int:
-    """Frames that it took until there was a choice."""
-    frames = 0
-    while sizes.chosen is None:
-        frames += sizes.size
-        sizes.ran(sizes.size, seconds[sizes.size])
-    return frames
+@pytest.mark.parametrize(("side_by_side", "expected"), [(0.9, 2), (0.99, 1), (1.2, 1)])
+def test_lanes_are_chosen_by_time_and_remembered(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, side_by_side: float, expected: int
+) -> None:
+    def timed(calls: dict[str, Any], rounds: int) -> dict[str, Samples]:
+        for call in calls.values():
+            call()
+        return {name: Samples((side_by_side if name == "more" else 1.0,), (0.0,)) for name in calls}
+
+    monkeypatch.setattr(selection, "interleaved", timed)
+    backend = backends.get("onnxruntime")
+    assert lanes(bundle, backend, 2) == expected
+    monkeypatch.setattr(selection, "interleaved", None)
+    assert lanes(bundle, backend, 2) == expected
+    assert lanes(bundle, backend, 1) == 1
 
 
-@pytest.mark.parametrize(
-    ("seconds", "chosen"),
-    [({1: 1.0, 2: 1.5, 4: 2.8}, 4), ({1: 1.0, 2: 1.4, 4: 4.0}, 2), ({1: 1.0, 2: 1.99, 4: 3.96}, 1)],
-)
-def test_frames_in_one_run_are_chosen_by_time(bundle: Bundle, seconds: dict[int, float], chosen: int) -> None:
-    what = (bundle, "onnxruntime 2", "restore_x1 64x48", 9)
-    sizes = FramesInRun(*what)
-    assert run_all(sizes, seconds) == (1 + 2 + 4) * 4
-    assert sizes.size == sizes.chosen == chosen
-    assert FramesInRun(*what).chosen == chosen  # remembered
-    assert FramesInRun(bundle, "onnxruntime 2", "restore_x1 640x480", 9).chosen is None
-
-
-def test_memory_bounds_the_frames_in_one_run(bundle: Bundle) -> None:
-    assert FramesInRun(bundle, "onnxruntime 2", "restore_x1 64x48", 1).chosen == 1
-    sizes = FramesInRun(bundle, "onnxruntime 2", "restore_x1 64x48", 3)
-    run_all(sizes, {1: 1.0, 2: 1.0})
-    assert sizes.chosen == 2
-    with uare_rt.load(bundle.path) as session:
-        assert session.frames_together(16, 16) > 4
-        assert session.frames_together(2160, 3840) == 1
+def test_memory_bounds_the_lanes(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_measured_lanes", lambda bundle, backend, count: count)
+    with uare_rt.load(bundle.path, threads=4) as session:
+        assert session.lanes(16, 16) == 4
+        assert session.lanes(2160, 3840) == 1
 
 
 @pytest.mark.parametrize("backend", BOTH)
 @pytest.mark.parametrize(("scale", "strength", "ahead"), [(1, 1.0, 0), (1, 1.0, 1 << 40), (2, 0.5, 0)])
-def test_pixels_do_not_depend_on_frames_in_one_run(
+def test_pixels_do_not_depend_on_lanes(
     tiny: Path, rng: np.random.Generator, backend: str, scale: int, strength: float, ahead: int
 ) -> None:
     frames = list(rng.integers(0, 256, (4, 50, 70, 3), dtype=np.uint8))
-    with uare_rt.load(tiny, backend=backend) as session:
+    with uare_rt.load(tiny, backend=backend, threads=2) as session, ThreadPoolExecutor(2) as pool:
         how: dict[str, Any] = {"context": session.assess(frames[0]).context, "scale": scale, "strength": strength}
         alone = [session.restore(frame, ahead=ahead, **how).image for frame in frames]
-        assert np.array_equal(alone, session.restore_frames(frames, ahead=ahead, **how))
+        beside = pool.map(lambda frame: session.restore(frame, ahead=ahead, beside=2, **how).image, frames)
+        assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(alone, beside, strict=True))
 
 
-def test_frames_of_one_run_are_alike(tiny: Path) -> None:
-    frames = [np.zeros((16, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)]
-    with uare_rt.load(tiny) as session:
-        context = session.null_context()
-        with pytest.raises(UsageError, match="one size and one type"):
-            session.restore_frames(frames, context=context)
+def test_a_closed_session_has_no_lanes(tiny: Path) -> None:
+    session = uare_rt.load(tiny)
+    context = session.null_context()
+    session.close()
+    with pytest.raises(UsageError, match="session is closed"):
+        session.restore(np.zeros((16, 16, 3), np.uint8), context=context, beside=2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from uare_rt.backends.device_arrays import CPU, CUDA, DeviceArray, device_memory
 from uare_rt.backends.tensorrt_ import _recorder
 from uare_rt.backends.tensorrt_run import EngineRunner
 from uare_rt.errors import BackendError
@@ -162,6 +165,117 @@ def test_strided_device_arrays_are_refused(runner: EngineRunner, driver: Recordi
     value = OnDevice(driver, np.zeros((1, 3, 32, 32), np.float32), strides=(4, 4, 4, 4))
     with pytest.raises(BackendError, match="not contiguous"):
         runner.run({"frame": value})
+
+
+def test_results_stay_on_the_device_and_go_in_again(
+    runner: EngineRunner, driver: RecordingDriver, rng: np.random.Generator
+) -> None:
+    for _ in range(4):
+        value = frame(rng)
+        once = runner.run_on_device({"frame": OnDevice(driver, value)})["restored"]
+        assert (once.shape, once.dtype) == (value.shape, value.dtype)
+        by_interface = runner.run({"frame": SimpleNamespace(__cuda_array_interface__=once.__cuda_array_interface__)})
+        np.testing.assert_array_equal(by_interface["restored"], 4 * value)
+        by_dlpack = runner.run({"frame": OnlyDlpack(once)})["restored"]
+        np.testing.assert_array_equal(by_dlpack, 4 * value)
+    assert "upload" not in driver.calls
+    assert driver.calls.count("download") == 8
+
+
+def test_results_on_the_device_are_freed_with_their_last_holder(
+    runner: EngineRunner, driver: RecordingDriver, rng: np.random.Generator
+) -> None:
+    results = [runner.run_on_device({"frame": frame(rng)})["restored"] for _ in range(3)]
+    assert len({result.pointer for result in results}) == 3
+    runner.close()
+    assert set(driver.memory) == {result.pointer for result in results}
+    capsule = results[0].__dlpack__()
+    del results
+    gc.collect()
+    assert len(driver.memory) == 1
+    del capsule  # nobody took what is in it
+    gc.collect()
+    driver.check_nothing_left()
+
+
+def test_a_taken_capsule_keeps_the_memory_until_it_is_given_back(
+    runner: EngineRunner, driver: RecordingDriver, rng: np.random.Generator
+) -> None:
+    result = runner.run_on_device({"frame": frame(rng)})["restored"]
+    runner.close()
+    pointer, capsule = result.pointer, result.__dlpack__(stream=1, max_version=(1, 0))
+    producer = SimpleNamespace(
+        __dlpack_device__=lambda: (CUDA, 0), __dlpack__=lambda stream, held=[capsule]: held.pop()
+    )
+    del capsule
+    taken = device_memory(producer, 1)
+    assert taken is not None
+    assert (taken.pointer, taken.shape, taken.dtype) == (pointer, result.shape, result.dtype)
+    del result
+    gc.collect()
+    assert set(driver.memory) == {pointer}
+    del taken
+    gc.collect()
+    driver.check_nothing_left()
+
+
+def test_a_failed_run_leaves_no_results_behind(
+    runner: EngineRunner, driver: RecordingDriver, engine: FakeEngine, rng: np.random.Generator
+) -> None:
+    engine.fails = True
+    with pytest.raises(BackendError, match="no kernel for this"):
+        runner.run_on_device({"frame": frame(rng)})
+    runner.close()
+    driver.check_nothing_left()
+
+
+def test_results_go_nowhere_else(runner: EngineRunner, rng: np.random.Generator) -> None:
+    result = runner.run_on_device({"frame": frame(rng)})["restored"]
+    for asked in ({"dl_device": (CPU, 0)}, {"copy": True}):
+        with pytest.raises(BufferError, match="without a copy"):
+            result.__dlpack__(**asked)
+
+
+class OnlyDlpack:
+    """An array of a library that has no other protocol."""
+
+    def __init__(self, array: DeviceArray) -> None:
+        self._array = array
+
+    def __dlpack__(self, stream: int) -> Any:
+        return self._array.__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8, np.int64, np.bool_])
+def test_the_structs_are_those_of_other_libraries(dtype: type[np.generic]) -> None:
+    array = (np.arange(24).reshape(2, 3, 4) % 7).astype(dtype)
+    producer = SimpleNamespace(__dlpack_device__=lambda: (CUDA, 0), __dlpack__=lambda stream: array.__dlpack__())
+    read = device_memory(producer, 0)
+    assert read is not None
+    assert (read.shape, read.dtype, read.pointer) == (array.shape, array.dtype, array.ctypes.data)
+
+    class OnHost(DeviceArray):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return CPU, 0
+
+    freed: list[int] = []
+    written = np.from_dlpack(OnHost(array.shape, array.dtype, array.ctypes.data, freed.append))
+    np.testing.assert_array_equal(written, array)
+    gc.collect()
+    assert not freed
+    del written
+    gc.collect()
+    assert freed == [array.ctypes.data]
+
+
+def test_parts_of_a_dlpack_array_are_refused(runner: EngineRunner) -> None:
+    part = np.zeros((1, 3, 32, 64), np.float32)[..., ::2]
+    producer = SimpleNamespace(__dlpack_device__=lambda: (CUDA, 0), __dlpack__=lambda stream: part.__dlpack__())
+    with pytest.raises(BackendError, match="input frame is not contiguous"):
+        runner.run({"frame": producer})
 
 
 def test_dlpack_arrays_of_the_host(runner: EngineRunner, rng: np.random.Generator) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,7 +20,7 @@ from video_clips import FakeSession, make_clip, picture, read_frames, read_packe
 
 import uare_rt
 from uare_rt import selection
-from uare_rt.errors import InputError, UsageError
+from uare_rt.errors import BackendError, InputError, UsageError
 from uare_rt.quality import Assessment
 from uare_rt.session import Restored
 from uare_rt.video import RawFormat, VideoOptions, restore_video
@@ -335,23 +337,37 @@ def test_no_strength_leaves_every_frame_as_it_is(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(after, frames, strict=True))
 
 
-def test_frames_of_one_run_give_the_same_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything moves, so frames are computed whole: one at a time, or with sizes tried in turn, then the best."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    noise = np.random.default_rng(2).integers(0, 256, (130, 130, 3), dtype=np.uint8)
-    frames = [np.ascontiguousarray(noise[2 * i : 2 * i + 50, i : i + 70]) for i in range(36)]
-    source = make_clip(tmp_path / "in.mkv", frames, audio=tone(1.4))
+def test_frames_side_by_side_give_the_same_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a picture that moves frames are computed whole, of one in which a square moves only parts."""
+    frames = [*(np.roll(scene(0), 5 * i, axis=1) for i in range(10)), *(scene(i) for i in range(20))]
+    source = make_clip(tmp_path / "in.mkv", frames, audio=tone(1.2))
     options = VideoOptions(codec="ffv1", assess_every=16)
-    with uare_rt.load(TINY, backend="onnxruntime") as session:
-        together = session.frames_together(50, 70)
-        assert together >= 4
-        report = restore_video(session, source, tmp_path / "some.mkv", options=options)
-        monkeypatch.setattr(selection, "_SIZES", (1,))
-        alone = restore_video(session, source, tmp_path / "one.mkv", options=options)
-    assert report.frames_in_run in (1, 2, 4)
-    assert (alone.frames_in_run, alone.backend, alone.precision) == (1, "onnxruntime", "fp32")
-    assert (tmp_path / "cache" / "uare-rt" / "selection.json").exists()
-    some, one = read_frames(tmp_path / "some.mkv"), read_frames(tmp_path / "one.mkv")
-    assert [time for time, _ in some] == [time for time, _ in one]
-    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(some, one, strict=True))
-    assert read_packets(tmp_path / "some.mkv", "audio") == read_packets(source, "audio")
+    reports = {}
+    for lanes in (1, 3):
+        monkeypatch.setattr(selection, "lanes", lambda bundle, backend, threads, lanes=lanes: lanes)
+        with uare_rt.load(TINY, backend="onnxruntime", threads=3) as session:
+            reports[lanes] = restore_video(session, source, tmp_path / f"{lanes}.mkv", options=options)
+    assert [reports[lanes].lanes for lanes in (1, 3)] == [1, 3]
+    assert reports[1].tiles_computed == reports[3].tiles_computed < reports[1].tiles
+    one, more = read_frames(tmp_path / "1.mkv"), read_frames(tmp_path / "3.mkv")
+    assert [time for time, _ in more] == [time for time, _ in one]
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for (_, a), (_, b) in zip(more, one, strict=True))
+    assert read_packets(tmp_path / "3.mkv", "audio") == read_packets(source, "audio")
+
+
+def test_a_failure_in_a_lane_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = list(np.random.default_rng(0).integers(0, 256, (12, 50, 70, 3), dtype=np.uint8))
+    source = make_clip(tmp_path / "in.mkv", frames)
+    monkeypatch.setattr(selection, "lanes", lambda bundle, backend, threads: 2)
+    with uare_rt.load(TINY, backend="onnxruntime", threads=2) as session:
+        whole, calls = session.restore, itertools.count()
+
+        def failing(*given: Any, **how: Any) -> Any:
+            if next(calls) == 5:
+                raise BackendError("the lane is closed")
+            return whole(*given, **how)
+
+        session.restore = failing  # type: ignore[method-assign]
+        with pytest.raises(BackendError, match="the lane is closed"):
+            restore_video(session, source, tmp_path / "out.mkv")
+    assert not list(tmp_path.glob("*out*"))

@@ -122,7 +122,7 @@ def read_packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
 
 
 class FakeSession:
-    """A session without a model: restores by pixel repetition, three frames a run, and judges by mean brightness.
+    """A session without a model: restores by pixel repetition and judges by mean brightness.
 
     Attributes:
         restored: mean of every frame it restored, in order.
@@ -169,6 +169,7 @@ class FakeSession:
         strength: float = 1.0,
         context: QualityContext | None = None,
         ahead: int = 0,
+        beside: int = 1,
     ) -> Restored:
         if self.fail_at is not None and len(self.restored) >= self.fail_at:
             raise self.error
@@ -177,9 +178,5 @@ class FakeSession:
         self.contexts.append(float(context.vec[0]))
         return Restored(image=image.repeat(scale, 0).repeat(scale, 1), assessment=None, tiles=1, seconds=0.0)
 
-    def frames_in_run(self, height: int, width: int, scale: int = 1) -> SimpleNamespace:
-        return SimpleNamespace(size=3, chosen=3, ran=lambda frames, seconds: None)
-
-    def restore_frames(self, frames: Sequence[np.ndarray], **how: Any) -> list[np.ndarray]:
-        assert 0 < len(frames) <= 3
-        return [self.restore(frame, **how).image for frame in frames]
+    def lanes(self, height: int, width: int, scale: int = 1) -> int:
+        return 1
