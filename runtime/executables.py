@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Executables"]
 
-_HELD = 2  # graphs with constants that a session keeps: the one in use, and the one before it
-
 
 class _Shared:
     """One loaded graph and the sessions that use it."""
@@ -128,16 +126,14 @@ class Executables:
         with self._lock:
             self.check_open()
             if place in self._loaded:
-                found = self._loaded[place] = self._loaded.pop(place)  # last in order: used last
-                return found[1]
+                return self._loaded[place][1]
             graph = self._bundle.graph(name)._replace(constants=constants)
             key = (id(self._backend), graph.path.resolve(), graph.content, self._threads, *place)
+            # Before the next one takes memory. Another thread may be about to run it: it ends with its last reference.
+            for old in [at for at in self._loaded if at[1] and constants]:
+                _release(self._loaded.pop(old)[0], close=False)
             executable = _acquire(key, self._backend, graph, self._threads)
             self._loaded[place] = (key, executable)
-            held = [at for at in self._loaded if at[1]]
-            for old in held[:-_HELD]:
-                # Another thread may be about to run it: it ends with its last reference.
-                _release(self._loaded.pop(old)[0], close=False)
             return executable
 
 

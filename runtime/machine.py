@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-__all__ = ["available_cores", "available_memory", "cpu_identity", "cpu_model", "sums_int8", "total_memory"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "available_cores",
+    "available_memory",
+    "cpu_identity",
+    "cpu_model",
+    "sums_int8",
+    "total_memory",
+    "trim_memory",
+]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPU = Path("/sys/devices/system/cpu")
@@ -62,6 +75,24 @@ def available_memory() -> int | None:
     candidates = [_meminfo_available() or _pages("SC_AVPHYS_PAGES"), *_cgroup_headroom()]
     known = [value for value in candidates if value is not None]
     return max(0, min(known)) if known else None
+
+
+def trim_memory() -> None:
+    """Give free memory back to the system, where the allocator is glibc's: threads that pass frames on hoard it."""
+    if _trim is not None:
+        _trim(0)
+
+
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        function = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, Windows
+        return None
+    function.argtypes, function.restype = (ctypes.c_size_t,), ctypes.c_int
+    return cast("Callable[[int], int]", function)
+
+
+_trim = _malloc_trim()
 
 
 def _meminfo_available() -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uare_rt.errors import UsageError
+from uare_rt.machine import trim_memory
 from uare_rt.video.excerpt import ExcerptSource, excerpt_range
 from uare_rt.video.frames import Checkpoint, Frame, FrameSink, FrameSource, Picture
 from uare_rt.video.journal import Journal
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from uare_rt.video.restoring import Computing
 
 __all__ = ["Run", "check_options", "check_resumable", "open_source", "restore_video", "settings_of"]
+
+_TRIM_EVERY = 32  # frames and packets; memory then stays what a few of them take
 
 
 def restore_video(
@@ -325,8 +328,10 @@ class Run:
             yield self._writer.prepare(item) if isinstance(item, Frame) else item
 
     def _write(self, items: Iterator[Any]) -> Iterator[Any]:
-        for item in items:
+        for count, item in enumerate(items):
             self._writer.write(item)
+            if count % _TRIM_EVERY == 0:
+                trim_memory()
             yield item
 
     def _tell(self) -> None:
