@@ -84,7 +84,8 @@ class Executables:
         Args:
             name: of the graph.
             inputs: its inputs.
-            constants: inputs to make constants of the graph, which is loaded once more for their values.
+            constants: inputs to make constants of the graph, which is loaded once more for their values, in place of
+                the one with other constants.
 
         Raises:
             BackendError: it failed, or gave NaN or infinity.
