@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from uare_rt.training.state import TrainingState
 from uare_rt.training.validation import hold_out
 from uare_rt.views import extract_views
 
-__all__ = ["ARMS", "ContextFree", "main", "recipe_of"]
+__all__ = ["ARMS", "ContextFree", "main", "recipe_of", "tables"]
 
 ARMS = ("unified", "restoration-alone", "easy-to-hard", "all-at-once", "context-free")
 _CONTINUED = ARMS[:2]
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured=measured,
         limits=[],
     )
-    return finish(result, [_table(measured)], chosen)
+    return finish(result, tables(measured), chosen)
 
 
 def _trained(arm: str, chosen: argparse.Namespace, photos: list[Path], evalset: EvaluationSet) -> dict[str, Any]:
@@ -171,12 +171,13 @@ def _gain(model: UareNano, evalset: EvaluationSet, kind: str) -> float:
     return round(float(np.mean(found)), 4)
 
 
-def _table(measured: dict[str, Any]) -> Table:
+def tables(measured: Mapping[str, Any]) -> list[Table]:
+    """What was measured, for people."""
     rows = [
         (arm, *(f"{row['gain'][name]:+.2f}" for name in LOCAL_TYPES), f"{row['mean']:+.3f}")
         for arm, row in measured.items()
     ]
-    return Table("Gain over the input in dB", ("arm", *LOCAL_TYPES, "mean"), rows)
+    return [Table("Gain over the input in dB", ("arm", *LOCAL_TYPES, "mean"), rows)]
 
 
 if __name__ == "__main__":
