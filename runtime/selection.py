@@ -197,7 +197,7 @@ def lanes(bundle: Bundle, backend: Backend, threads: int | None) -> int:
     known = _entries().get(key)
     if known in (1, count):
         return int(known)
-    _log.warning("measuring once whether frames side by side are faster here")
+    _log.info("measuring once whether frames side by side are faster here")  # takes about a second
     found = _measured_lanes(bundle, backend, count)
     _remember(key, found)
     return found
