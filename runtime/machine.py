@@ -18,7 +18,6 @@ __all__ = [
     "available_memory",
     "cpu_identity",
     "cpu_model",
-    "sums_int8",
     "total_memory",
     "trim_memory",
 ]
@@ -48,13 +47,6 @@ def cpu_model() -> str:
 def cpu_identity() -> str:
     """The processor's name and what it can do: virtual machines of one name differ in their instructions."""
     return f"{cpu_model()}: {_cpu_fact('flags') or _cpu_fact('Features') or platform.machine()}"
-
-
-def sums_int8() -> bool:
-    """Whether the processor adds up products of INT8 in 32 bits; x86 without VNNI adds pairs in 16, which saturates."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return True
-    return "vnni" in (_cpu_fact("flags") or "")
 
 
 def _cpu_fact(wanted: str) -> str | None:

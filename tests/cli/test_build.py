@@ -136,8 +136,6 @@ def test_int8_for_processors_runs_and_is_described(
     # What the tiny model, which restores nothing, does to a flawless picture is of no interest here.
     monkeypatch.setattr("uare_rt.calibration.build.missed", lambda proof, reference, budget: [])
     monkeypatch.setattr(selection, "_LIKENESS", 0.0)
-    # Nor what OpenVINO makes of it in INT8 of its own, where the processor has VNNI; selection measures that.
-    monkeypatch.setattr("uare_rt.backends.openvino_.sums_int8", lambda: False)
     result = run(
         "build", "--model", tiny, "--backend", "openvino", "--precision", "int8", "--data", pictures,
         "--max-drop-db", "1", "-o", "a.uare",

@@ -36,23 +36,6 @@ def test_this_machine_is_plausible() -> None:
     assert available is None or total is None or available <= total
 
 
-@pytest.mark.parametrize(
-    ("machine_name", "flags", "expected"),
-    [
-        ("x86_64", "fpu avx avx2", False),
-        ("x86_64", "avx512f avx512_vnni", True),
-        ("AMD64", "avx2 avx_vnni", True),
-        ("aarch64", "", True),
-    ],
-)
-def test_where_int8_adds_up(
-    fake: Path, monkeypatch: pytest.MonkeyPatch, machine_name: str, flags: str, expected: bool
-) -> None:
-    monkeypatch.setattr("platform.machine", lambda: machine_name)
-    write(fake / "_PROC" / "cpuinfo", f"flags\t\t: {flags}\n")
-    assert machine.sums_int8() is expected
-
-
 def test_memory_without_limits(fake: Path) -> None:
     assert machine.available_memory() == 8 * GIB
 
@@ -91,3 +74,9 @@ def test_quota_of_a_container(fake: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
     write(fake / "_CGROUP" / "box" / "cpu.max", "250000 100000")
     assert machine.available_cores() == 3
+
+
+def test_free_memory_is_given_back_or_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.trim_memory()
+    monkeypatch.setattr(machine, "_trim", None)  # another C library
+    machine.trim_memory()
