@@ -13,7 +13,7 @@ PHOTOS = sorted((Path(__file__).parents[1] / "data" / "photos").glob("*.jpg"))
 
 
 def test_noise_alone_changes_no_tone() -> None:
-    """One case in seven does, of these photos (tiger); `benchmarks/faint.py` counts one in forty over many more."""
+    """One case in seven does, of these photos (tiger); `benchmarks/faint.py` counts one in sixteen over many more."""
     moved = []
     with uare_rt.load() as session:
         for path in PHOTOS:
