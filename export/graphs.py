@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from uare_rt.manifest import BASE_NAME
 from uare_rt.model.nano import LATENT_STRIDE, QualityContext, UareNano
 from uare_rt.views import VIEW_COUNT, VIEW_SIZE
 
@@ -52,6 +53,7 @@ class NanoGraph:
         outputs: names of the outputs, in order.
         axes: for an input its dynamic axes by name; ``H`` and ``W`` are multiples of 16.
         example: makes inputs for tracing and for the comparison with PyTorch.
+        values: names for values inside the graph, by the weight of the node that reads each first.
     """
 
     name: str
@@ -60,6 +62,7 @@ class NanoGraph:
     outputs: tuple[str, ...]
     axes: dict[str, dict[int, str]]
     example: Callable[[torch.Generator, tuple[int, int, int]], tuple[Tensor, ...]]
+    values: dict[str, str] = field(default_factory=dict)
 
     def dynamic_shapes(self) -> tuple[dict[int, Any] | None, ...]:
         """The dynamic axes as `torch.export` wants them."""
@@ -90,8 +93,9 @@ def nano_graphs(model: UareNano, scales: tuple[int, ...]) -> list[NanoGraph]:
     graphs = [NanoGraph("assess", _Assess(model).eval(), ("views",), ("slot_logits", *CONTEXT_NAMES), {}, views)]
     axes = {"frame": {0: "N", 2: "H", 3: "W"}}
     inputs = ("frame", *CONTEXT_NAMES)
+    values = {"model.codec.stem.weight": BASE_NAME}
     graphs += [
-        NanoGraph(f"restore_x{scale}", _Restore(model, scale).eval(), inputs, ("restored",), axes, frame)
+        NanoGraph(f"restore_x{scale}", _Restore(model, scale).eval(), inputs, ("restored",), axes, frame, values)
         for scale in scales
     ]
     return graphs

@@ -8,13 +8,17 @@ import warnings
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 
 from uare_rt.errors import UareError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import nn
 
     from uare_rt.export.graphs import NanoGraph
 
@@ -49,6 +53,9 @@ def trace(graph: NanoGraph) -> onnx.ModelProto:
         raise UareError(f"graph {graph.name}: PyTorch gave no ONNX program")
     model = program.model_proto
     _name_axes(model, graph)
+    _name_matrices(model, graph.module)
+    for made, name in graph.values.items():
+        _name_value(model, made, name)
     model.graph.name = graph.name
     model.producer_name, model.producer_version = "uare-rt", ""
     del model.metadata_props[:]
@@ -92,6 +99,35 @@ def _name_axes(model: onnx.ModelProto, graph: NanoGraph) -> None:
         for axis, label in labels.items():
             prefix = f"{scale}*" if value.name == "restored" and scale > 1 and label != "N" else ""
             value.type.tensor_type.shape.dim[axis].dim_param = prefix + label
+
+
+def _name_matrices(model: onnx.ModelProto, module: nn.Module) -> None:
+    """Give weights that were traced as nameless transposed matrices their parameter's name, with ``_T`` behind it."""
+    names = {}
+    for name, parameter in module.named_parameters():
+        if parameter.ndim == 2:
+            names[np.ascontiguousarray(parameter.detach().numpy().T).tobytes(), parameter.shape[::-1]] = f"{name}_T"
+    products = {node.input[1] for node in model.graph.node if node.op_type == "MatMul"}
+    renamed = {}
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        name = names.get((array.tobytes(), array.shape)) if tensor.name in products else None
+        if name is not None and name not in renamed.values():
+            renamed[tensor.name] = tensor.name = name
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+
+
+def _name_value(model: onnx.ModelProto, weight: str, name: str) -> None:
+    """Name the value that the node with a weight reads first."""
+    reader = next(node for node in model.graph.node if weight in node.input)
+    old = reader.input[0]
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for index, value in enumerate(names):
+                if value == old:
+                    names[index] = name
 
 
 @contextmanager

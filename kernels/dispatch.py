@@ -105,7 +105,7 @@ def layer(
     module: Any,
     x: Tensor,
     segments: Sequence[Any],
-    rope: tuple[Tensor, Tensor],
+    rope: tuple[Tensor, Tensor] | None,
     past: tuple[Tensor, Tensor] | list[tuple[Tensor, Tensor] | None] | None,
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -120,6 +120,8 @@ def layer(
     if skipped(x):
         return None
     dim = module.und.q_norm.weight.shape[0]
+    if rope is None:
+        rope = torch.ones(1, dim, device=x.device), torch.zeros(1, dim, device=x.device)
     problem = None if rope[0].ndim == 2 else "positions that differ between the entries of a batch"
     if isinstance(past, list):
         problem, past = "a context for every entry of a batch", None

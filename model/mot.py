@@ -31,6 +31,7 @@ __all__ = [
     "attend",
     "block_causal_mask",
     "rotary",
+    "rotate",
 ]
 
 Expert = Literal["und", "gen"]
@@ -85,7 +86,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> same shape and dtype."""
         wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
+        # A division, not a reciprocal: ONNX Runtime knows the norm by it, and runs it as one operator.
+        wide = wide / torch.sqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
 
 
@@ -106,7 +108,8 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tens
     return angles.cos(), angles.sin()
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn heads [..., T, d] by `rotary`'s tables; with ``-sin``, back."""
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
     return (x.float() * cos + turned.float() * sin).to(x.dtype)
@@ -266,7 +269,7 @@ class MoTLayer(nn.Module):
         self,
         x: Tensor,
         segments: Sequence[Segment],
-        rope: tuple[Tensor, Tensor],
+        rope: tuple[Tensor, Tensor] | None,
         past: tuple[Tensor, Tensor] | list[tuple[Tensor, Tensor] | None] | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -275,7 +278,7 @@ class MoTLayer(nn.Module):
         Args:
             x: residual stream [B, T, hidden].
             segments: the experts of the T tokens, in order.
-            rope: cosines and sines [T, head_dim] or [B, 1, T, head_dim], see `rotary`.
+            rope: cosines and sines [T, head_dim] or [B, 1, T, head_dim], see `rotary`; None: all at position 0.
             past: cached keys and values of this layer, [B or 1, kv_heads, S, d]; or a list of one [1, kv_heads, S, d]
                 or None for each entry of the batch.
             mask: see `attend`.
@@ -295,7 +298,8 @@ class MoTLayer(nn.Module):
             (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
             for parts in zip(*projected, strict=True)
         )
-        q, k = _rotate(q, *rope), _rotate(k, *rope)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
         mixed = _attend_each(q, k, v, past, mask) if isinstance(past, list) else attend(q, k, v, past=past, mask=mask)
         mixed = mixed.transpose(1, 2).flatten(2)
         x = x + self._route(segments, lambda expert, rows: expert.o(mixed[:, rows]))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uare_rt.model.codec import Codec, ToneOperator
-from uare_rt.model.mot import MoT, Segment, block_causal_mask, rotary
+from uare_rt.model.mot import MoT, Segment, block_causal_mask, rotary, rotate
 from uare_rt.model.reparam import NormedLinear, fold
 from uare_rt.model.statistics import STATISTICS, view_statistics
 from uare_rt.slots import SLOTS
@@ -217,9 +217,13 @@ class UareNano(nn.Module):
         """
         window, mot = self.config.window, self.mot
         batch = latent.shape[0]
-        rope = rotary(self.positions[-1:] + 1, mot.config.head_dim, mot.config.rope_theta)
-        plain, shifted = _Windows(latent, window, 0), _Windows(latent, window, window // 2)
-        x = plain.split(latent) + self.latent_embedding
+        # All tokens share the position behind the context's. Scores depend on distances alone, so the few keys of
+        # the context are turned back by it, and queries and keys of the tokens stay as they are.
+        cos, sin = rotary(self.positions[-1:] + 1, mot.config.head_dim, mot.config.rope_theta)
+        context_k = rotate(context.k, cos, -sin)
+        grid = latent.permute(0, 2, 3, 1)
+        plain, shifted = _Windows(grid, window, 0), _Windows(grid, window, window // 2)
+        x = plain.split(grid) + self.latent_embedding
         tokens = [Segment("gen", window**2)]
         first_shifted = len(mot.layers) - self.config.shifted_layers
         mask, count = plain.mask, x.shape[0] // batch
@@ -229,37 +233,38 @@ class UareNano(nn.Module):
                 mask, count = shifted.mask, x.shape[0] // batch
             past = tuple(
                 part if part.shape[0] == 1 else part.repeat_interleave(count, dim=0)
-                for part in (context.k[index], context.v[index])
+                for part in (context_k[index], context.v[index])
             )
-            x, _, _ = layer(x, tokens, rope, past, mask[:, None, None, None])
-        return shifted.merge(mot.final_norm(x, tokens))
+            x, _, _ = layer(x, tokens, None, past, mask[:, None, None, None])
+        return shifted.merge(mot.final_norm(x, tokens)).permute(0, 3, 1, 2)
 
 
 class _Windows:
-    """Cutting a token grid [N, D, h, w] into square windows [N * windows, side^2, D] and back.
+    """Cutting a token grid [N, h, w, D] into square windows [N * windows, side^2, D] and back.
 
-    The grid is padded with masked tokens to whole windows, ``shift`` of them before the first token.
+    The grid is padded with masked tokens to whole windows, ``shift`` of them before the first token. The last axis
+    stays the last: what is moved are whole tokens.
     """
 
     def __init__(self, grid: Tensor, side: int, shift: int) -> None:
-        self.batch, self.width, self.rows, self.columns = grid.shape
+        self.batch, self.rows, self.columns, self.width = grid.shape
         self.side, self.shift = side, shift
         # Rounded up with positive numbers only: integer division in ONNX truncates.
         self.down = (self.rows + shift + side - 1) // side
         self.across = (self.columns + shift + side - 1) // side
         # Windows of one picture repeat for every picture of the batch.
-        self.mask = self.split(torch.ones_like(grid[:, :1]))[..., 0] > 0.5
+        self.mask = self.split(torch.ones_like(grid[..., :1]))[..., 0] > 0.5
 
     def split(self, grid: Tensor) -> Tensor:
         side = self.side
         below = self.down * side - self.rows - self.shift
         right = self.across * side - self.columns - self.shift
-        x = F.pad(grid, (self.shift, right, self.shift, below))
-        x = x.reshape(self.batch, -1, self.down, side, self.across, side)
-        return x.permute(0, 2, 4, 3, 5, 1).reshape(self.batch * self.down * self.across, side * side, -1)
+        x = F.pad(grid, (0, 0, self.shift, right, self.shift, below))
+        x = x.reshape(self.batch, self.down, side, self.across, side, -1)
+        return x.transpose(2, 3).reshape(self.batch * self.down * self.across, side * side, -1)
 
     def merge(self, windows: Tensor) -> Tensor:
         side, shift = self.side, self.shift
         x = windows.reshape(self.batch, self.down, self.across, side, side, self.width)
-        x = x.permute(0, 5, 1, 3, 2, 4).reshape(self.batch, self.width, self.down * side, self.across * side)
-        return x[..., shift : shift + self.rows, shift : shift + self.columns]
+        x = x.transpose(2, 3).reshape(self.batch, self.down * side, self.across * side, self.width)
+        return x[:, shift : shift + self.rows, shift : shift + self.columns]

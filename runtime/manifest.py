@@ -18,6 +18,7 @@ from uare_rt.views import CROPS, VIEW_SIZE
 from uare_rt.vlm.layout import INTERFACE, UnifiedLayout
 
 __all__ = [
+    "BASE_NAME",
     "FLOAT32",
     "HALF_WEIGHTS",
     "MANIFEST_NAME",
@@ -44,6 +45,8 @@ __all__ = [
 MANIFEST_NAME = "manifest.json"
 PENDING: Literal["pending"] = "pending"
 SCHEMA_VERSION = 1
+BASE_NAME = "base"
+"""The value inside a restore graph that is the frame behind the tone curve, float32 [N, 3, H, W]."""
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
