@@ -41,9 +41,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Bundle", "GraphFile", "shipped_bundle", "write_bundle"]
+__all__ = ["Bundle", "GraphFile", "Part", "shipped_bundle", "write_bundle"]
 
 _CHUNK = 1 << 20
+
+
+class Part(NamedTuple):
+    """A part of a graph: up to a value inside it, or from there on.
+
+    Attributes:
+        value: its name; it has the type and shape of the graph's first input.
+        behind: the value is given in place of the first input; otherwise it is asked for in place of the outputs.
+    """
+
+    value: str
+    behind: bool
 
 
 class GraphFile(NamedTuple):
@@ -57,6 +69,7 @@ class GraphFile(NamedTuple):
         content: hash of all files of the bundle; None where it is not from one.
         size: of these files, in bytes.
         constants: float32 values of inputs that shall be constants of the graph.
+        part: the part of the graph that is meant; None is all of it.
     """
 
     name: str
@@ -66,6 +79,7 @@ class GraphFile(NamedTuple):
     content: str | None = None
     size: int = 0
     constants: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,14 @@ class Bundle:
         if not beside:
             return None
         return Bundle(self.path, msgspec.structs.replace(self.manifest, graphs=graphs | beside))
+
+    def computed_in(self, precision: str) -> Bundle:
+        """The same model, with restore graphs that a backend is to compute in a precision, for example ``bf16``."""
+        graphs = {
+            name: msgspec.structs.replace(graph, precision=precision) if name.startswith("restore") else graph
+            for name, graph in self.manifest.graphs.items()
+        }
+        return Bundle(self.path, msgspec.structs.replace(self.manifest, graphs=graphs))
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from uare_rt.errors import BackendError, UsageError
+from uare_rt.onnx_parts import OnnxModel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uare_rt.backends.base import Backend, Executable
-    from uare_rt.bundle import Bundle, GraphFile
+    from uare_rt.bundle import Bundle, GraphFile, Part
 
 __all__ = ["Executables"]
 
@@ -32,8 +33,8 @@ class _Shared:
         self.users = 0
 
 
-# What a session has loaded: by name and hash of constants, the key in the registry and the graph.
-_Loaded: TypeAlias = "dict[tuple[str, str], tuple[tuple[object, ...], Executable]]"
+# What a session has loaded: by name, hash of constants and part, the key in the registry and the graph.
+_Loaded: TypeAlias = "dict[tuple[str, str, Part | None], tuple[tuple[object, ...], Executable]]"
 _registry: dict[tuple[object, ...], _Shared] = {}
 _registry_lock = threading.RLock()  # a finalizer may need it while its own thread has it
 
@@ -73,11 +74,25 @@ class Executables:
         """Pixels from which constants pay; see ``Backend.worth_constants``."""
         return self._backend.worth_constants
 
+    @property
+    def runs_parts(self) -> bool:
+        """Whether a part of a graph can be run; see ``Backend.runs_parts``."""
+        return self._backend.runs_parts
+
+    def has_value(self, name: str, value: str) -> bool:
+        """Whether a graph has a value of that name inside, where it can be cut in two.
+
+        Raises:
+            BundleError: the bundle has no such graph, or it cannot be read.
+        """
+        return value in OnnxModel(self._bundle.graph(name).path.read_bytes()).makers()
+
     def run(
         self,
         name: str,
         inputs: Mapping[str, NDArray[Any]],
         constants: Mapping[str, NDArray[np.float32]] | None = None,
+        part: Part | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run a graph on named arrays.
 
@@ -86,13 +101,14 @@ class Executables:
             inputs: its inputs.
             constants: inputs to make constants of the graph, which is loaded once more for their values, in place of
                 the one with other constants.
+            part: of the graph, where `runs_parts`.
 
         Raises:
             BackendError: it failed, or gave NaN or infinity.
             BundleError: the bundle has no such graph.
             UsageError: it was closed.
         """
-        outputs = self._executable(name, constants or {}).run(inputs)
+        outputs = self._executable(name, constants or {}, part).run(inputs)
         for key, value in outputs.items():
             if not np.isfinite(value).all():
                 raise BackendError(
@@ -122,14 +138,15 @@ class Executables:
             self._closed = True
             _release_all(self._loaded, close=True)
 
-    def _executable(self, name: str, constants: Mapping[str, NDArray[np.float32]]) -> Executable:
-        place = (name, _digest(constants))
+    def _executable(self, name: str, constants: Mapping[str, NDArray[np.float32]], part: Part | None) -> Executable:
+        place = (name, _digest(constants), part)
         with self._lock:
             self.check_open()
             if place in self._loaded:
                 return self._loaded[place][1]
-            graph = self._bundle.graph(name)._replace(constants=constants)
-            key = (id(self._backend), graph.path.resolve(), graph.content, self._threads, *place)
+            graph = self._bundle.graph(name)._replace(constants=constants, part=part)
+            kind = (graph.path.resolve(), graph.content, graph.spec.precision)
+            key = (id(self._backend), *kind, self._threads, *place)
             # Before the next one takes memory. Another thread may be about to run it: it ends with its last reference.
             for old in [at for at in self._loaded if at[1] and constants]:
                 _release(self._loaded.pop(old)[0], close=False)

@@ -11,10 +11,11 @@ from uare_rt.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["check_frame", "from_unit", "to_uint8", "to_unit"]
+__all__ = ["check_frame", "from_unit", "place", "to_uint8", "to_unit"]
 
 # Full scale of each sample type; frames in [0, 1] are always float32.
 _FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
+_PLACED_ROWS = 32  # written at once, so that they stay in the cache between their conversions
 _ROWS = 256  # converted at once, so that a large frame needs no second large array
 
 
@@ -64,14 +65,28 @@ def to_unit(samples: NDArray[Any]) -> NDArray[np.float32]:
     return unit
 
 
-def from_unit(values: NDArray[np.float32], dtype: DTypeLike, *, in_place: bool = False) -> NDArray[Any]:
-    """Float32 values as samples of a type, clipped to [0, 1] and rounded to nearest, same shape.
+def from_unit(values: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:
+    """Float32 values as samples of a type, clipped to [0, 1] and rounded to nearest, same shape."""
+    return _rounded(values.copy(), np.dtype(dtype))
 
-    ``in_place`` works in the memory of ``values``, which then hold something else.
+
+def place(values: NDArray[np.float32], out: NDArray[Any]) -> None:
+    """Write float32 values as samples, clipped to [0, 1] and rounded to nearest; the values are used up by it.
+
+    Args:
+        values: [H, W, 3] in memory of planes.
+        out: uint8, uint16 or float32 [H, W, 3].
     """
-    clipped = np.clip(values, 0.0, 1.0, out=values if in_place else None)
-    target = np.dtype(dtype)
+    for row in range(0, len(values), _PLACED_ROWS):
+        rows = slice(row, row + _PLACED_ROWS)
+        for channel in range(3):  # in memory of planes a channel's rows lie together
+            out[rows, :, channel] = _rounded(values[rows, :, channel], out.dtype)
+
+
+def _rounded(values: NDArray[np.float32], target: np.dtype[Any]) -> NDArray[Any]:
+    """In the memory of the values."""
+    np.clip(values, 0.0, 1.0, out=values)
     if target == np.float32:
-        return clipped
-    clipped *= np.float32(_FULL_SCALE[target])
-    return np.rint(clipped, out=clipped).astype(target)
+        return values
+    values *= np.float32(_FULL_SCALE[target])
+    return np.rint(values, out=values).astype(target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["fields", "packed", "submessages"]
+__all__ = ["fields", "packed", "submessages", "varint"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -25,13 +25,13 @@ def fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             yield number, value
         elif wire == _BYTES:
-            length, at = _varint(data, at)
+            length, at = varint(data, at)
             if at + length > len(data):
                 raise ValueError("it is cut short")
             yield number, data[at : at + length]
@@ -56,7 +56,12 @@ def packed(number: int, value: int | bytes | memoryview) -> bytes:
     return b"".join((_packed_varint(number << 3 | _BYTES), _packed_varint(len(value)), value))
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The whole number that begins at a place, and the place behind it.
+
+    Raises:
+        IndexError: it is cut short.
+    """
     value = shift = 0
     while True:
         byte = data[at]

@@ -23,7 +23,9 @@ from uare_rt.backends.engine_cache import cache_directory
 from uare_rt.bench.pairs import interleaved
 from uare_rt.errors import BackendError
 from uare_rt.executables import Executables
+from uare_rt.frames import from_unit
 from uare_rt.machine import available_cores, cpu_model
+from uare_rt.restorer import Restorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,10 +39,12 @@ __all__ = ["PROCESSOR_BACKENDS", "Choice", "Place", "candidates", "fastest", "la
 
 PROCESSOR_BACKENDS = ("onnxruntime", "openvino")
 """Backends of the processor, among which there is something to choose."""
+_BF16 = "bf16"
 _SIDE = 384  # px; large enough for the parts of a frame's cost to have their usual shares
 _ROUNDS = 5
 _PRICE = 1.03  # a lower precision costs some quality, so it has to be faster by more than noise
-_LIKENESS = 40.0  # dB to float32 that INT8 has where it is computed as it was proven
+# dB to float32: what INT8 has where it is computed as it was proven; bfloat16 has some 55 dB.
+_LIKENESS = {"int8": 40.0, _BF16: 50.0}
 _GAIN = 0.97  # of the time of a frame on its own, that frames side by side must stay below
 _log = logging.getLogger(__name__)
 
@@ -79,6 +83,8 @@ class Choice:
 def candidates(bundle: Bundle, backend: str | None = None, threads: int | None = None) -> list[Place]:
     """Ways to run a bundle here: every backend of the processor, with all cores and, of many, with half of them.
 
+    Graphs in float32 count in bfloat16 too, where backend and processor compute it.
+
     Args:
         bundle: in INT8 it counts only where its build met the budget for quality, or where it has nothing else.
         backend: only this one.
@@ -93,6 +99,7 @@ def candidates(bundle: Bundle, backend: str | None = None, threads: int | None =
         if backends.get(name).probe().available
         for count in counts
         for precision in _variants(bundle)
+        if precision != _BF16 or _BF16 in backends.get(name).precisions
     ]
 
 
@@ -100,8 +107,9 @@ def _variants(bundle: Bundle) -> dict[str, Bundle]:
     """What a bundle holds, by precision, float32 first."""
     own, exact = bundle.nano.graphs["restore_x1"].precision, bundle.in_float32()
     if exact is None:
-        return {own: bundle}
-    return {"fp32": exact} | ({} if bundle.nano.quality.get("missed") else {own: bundle})
+        return {own: bundle} | ({_BF16: bundle.computed_in(_BF16)} if own == "fp32" else {})
+    variants = {"fp32": exact, _BF16: exact.computed_in(_BF16)}
+    return variants | ({} if bundle.nano.quality.get("missed") else {own: bundle})
 
 
 def remembered(bundle: Bundle, backend: str | None = None, threads: int | None = None) -> Choice | None:
@@ -146,21 +154,22 @@ def fastest(bundle: Bundle, backend: str | None = None, threads: int | None = No
 
 def _measured(variants: Mapping[str, Bundle], possible: list[Place]) -> Choice:
     loaded = {
-        place: Executables(variants[place.precision], backends.get(place.backend), place.threads) for place in possible
+        place: Restorer(Executables(variants[place.precision], backends.get(place.backend), place.threads))
+        for place in possible
     }
     frame = _picture()
-    constants = next(iter(variants.values())).null_context().inputs()
+    context = next(iter(variants.values())).null_context().inputs()
 
     def restored(place: Place) -> NDArray[np.float32] | None:
         try:
-            return loaded[place].run("restore_x1", {"frame": frame}, constants)["restored"]
+            return _restored(loaded[place], frame, context)
         except BackendError as error:
             _log.warning("%s is left out: %s", " ".join(map(str, place)), error)
             return None
 
     def call(place: Place) -> Callable[[], None]:
         def run() -> None:
-            loaded[place].run("restore_x1", {"frame": frame}, constants)
+            _restored(loaded[place], frame, context)
 
         return run
 
@@ -168,8 +177,8 @@ def _measured(variants: Mapping[str, Bundle], possible: list[Place]) -> Choice:
         names = {" ".join(map(str, place)): place for place in _sound({place: restored(place) for place in possible})}
         samples = interleaved({text: call(place) for text, place in names.items()}, rounds=_ROUNDS)
     finally:
-        for graphs in loaded.values():
-            graphs.close()
+        for restorer in loaded.values():
+            restorer.graphs.close()
 
     def price(text: str) -> float:
         return samples[text].median * (1 if names[text].precision == "fp32" else _PRICE)
@@ -204,11 +213,11 @@ def lanes(bundle: Bundle, backend: Backend, threads: int | None) -> int:
 
 
 def _measured_lanes(bundle: Bundle, backend: Backend, count: int) -> int:
-    frame, constants = _picture(), bundle.null_context().inputs()
-    whole, share = Executables(bundle, backend, count), Executables(bundle, backend, 1)
+    frame, context = _picture(), bundle.null_context().inputs()
+    whole, share = (Restorer(Executables(bundle, backend, threads)) for threads in (count, 1))
 
-    def run(graphs: Executables) -> None:
-        graphs.run("restore_x1", {"frame": frame}, constants)
+    def run(restorer: Restorer) -> None:
+        _restored(restorer, frame, context)
 
     def one_by_one() -> None:
         for _ in range(count):
@@ -222,17 +231,24 @@ def _measured_lanes(bundle: Bundle, backend: Backend, count: int) -> int:
 
             samples = interleaved({"one": one_by_one, "more": side_by_side}, rounds=_ROUNDS)
     finally:
-        whole.close()
-        share.close()
+        whole.graphs.close()
+        share.graphs.close()
     return count if samples["more"].median < _GAIN * samples["one"].median else 1
 
 
-def _picture() -> NDArray[np.float32]:
-    """Something smooth with noise, float32 [1, 3, side, side]: precisions differ on it as on photographs."""
+def _restored(
+    restorer: Restorer, frame: NDArray[np.uint8], context: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """As the frames of a video are restored."""
+    return restorer.run(frame, 1, context, constant=restorer.graphs.worth_constants is not None)
+
+
+def _picture() -> NDArray[np.uint8]:
+    """Something smooth with noise, uint8 [side, side, 3]: precisions differ on it as on photographs."""
     y, x = np.mgrid[0:_SIDE, 0:_SIDE] / np.float32(_SIDE)
-    smooth = 0.5 + 0.3 * np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y), np.sin(5 * x - 3 * y)])
+    smooth = 0.5 + 0.3 * np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y), np.sin(5 * x - 3 * y)], axis=-1)
     noise = np.random.default_rng(0).normal(0, 0.05, smooth.shape)
-    return np.clip(smooth + noise, 0, 1).astype(np.float32)[None]
+    return from_unit((smooth + noise).astype(np.float32), np.uint8)
 
 
 def _sound(results: Mapping[Place, NDArray[np.float32] | None]) -> list[Place]:
@@ -248,9 +264,10 @@ def _sound(results: Mapping[Place, NDArray[np.float32] | None]) -> list[Place]:
             return result is not None
         error = float(np.square(np.clip(result, 0, 1) - np.clip(exact, 0, 1)).mean())
         likeness = -10 * math.log10(max(error, 1e-12))
-        if likeness < _LIKENESS:
+        if likeness < _LIKENESS.get(place.precision, _LIKENESS["int8"]):
             _log.warning("%s is left out: %.1f dB to float32 here", " ".join(map(str, place)), likeness)
-        return likeness >= _LIKENESS
+            return False
+        return True
 
     found = [place for place, result in results.items() if is_sound(place, result)]
     if not found:

@@ -18,6 +18,7 @@ from uare_rt.frames import check_frame, to_uint8
 from uare_rt.machine import available_cores, available_memory
 from uare_rt.manifest import Manifest, UnifiedManifest
 from uare_rt.quality import Assessment, QualityContext
+from uare_rt.restorer import Restorer
 from uare_rt.tiles import restore_tile
 from uare_rt.tiling import checked_tile, choose_sides, padded, plan_tiles
 from uare_rt.views import extract_views
@@ -77,7 +78,7 @@ class Session:
         self._bundle, self._manifest = bundle, bundle.nano
         self._backend, self._threads = backend, threads
         self._graphs = Executables(bundle, backend, threads)
-        self._shares: dict[int, Executables] = {1: self._graphs}  # by frames side by side
+        self._shares = {1: Restorer(self._graphs)}  # by frames side by side
         self._shares_lock = threading.Lock()
 
     @property
@@ -200,8 +201,8 @@ class Session:
     def close(self) -> None:
         """Give back the memory of the graphs. Calls that are under way finish; later ones fail."""
         with self._shares_lock:
-            for graphs in self._shares.values():
-                graphs.close()
+            for share in self._shares.values():
+                share.graphs.close()
 
     def __enter__(self) -> Session:
         return self
@@ -209,15 +210,13 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _share(self, beside: int) -> Executables:
+    def _share(self, beside: int) -> Restorer:
         """The graphs with the threads that one of some runs at a time may use."""
-        if beside == 1:
-            return self._graphs
         with self._shares_lock:
             if beside not in self._shares:
                 self._graphs.check_open()
                 count = max(1, (self._threads or available_cores()) // beside)
-                self._shares[beside] = Executables(self._bundle, self._backend, count)
+                self._shares[beside] = Restorer(Executables(self._bundle, self._backend, count))
             return self._shares[beside]
 
     def _check_options(self, scale: int, strength: float, context: QualityContext | None) -> None:
@@ -232,18 +231,13 @@ class Session:
             )
 
     def _runner(
-        self, image: NDArray[Any], context: QualityContext | None, scale: int, ahead: int, graphs: Executables
-    ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        self, image: NDArray[Any], context: QualityContext | None, scale: int, ahead: int, restorer: Restorer
+    ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
         """Runs the restore graph, with the context as a constant where that pays."""
         inputs = context.inputs() if context is not None else {}
-        worth = graphs.worth_constants
+        worth = restorer.graphs.worth_constants
         constant = worth is not None and image.shape[0] * image.shape[1] + ahead >= worth
-
-        def run(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-            given = {"frame": frames} if constant else {"frame": frames, **inputs}
-            return graphs.run(f"restore_x{scale}", given, inputs if constant else None)["restored"]
-
-        return run
+        return lambda samples: restorer.run(samples, scale, inputs, constant=constant)
 
     def _bytes_per_pixel(self, scale: int) -> float:
         return self.manifest.tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)

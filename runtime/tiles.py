@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from uare_rt.errors import BackendError
-from uare_rt.frames import from_unit, to_unit
+from uare_rt.frames import place, to_unit
 from uare_rt.tiling import reflect
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def restore_tile(
     *,
     scale: int,
     strength: float,
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    run: Callable[[NDArray[Any]], NDArray[np.float32]],
 ) -> None:
     """Restore one tile of an image and write it to its place.
 
@@ -40,7 +40,7 @@ def restore_tile(
         tile: the part.
         scale: of the output.
         strength: 0 keeps the image, 1 is the full restoration.
-        run: the graph, float32 [1, 3, h, w] -> float32 [1, 3, scale * h, scale * w].
+        run: the restoration, samples [h, w, 3] -> float32 [1, 3, scale * h, scale * w].
 
     Raises:
         BackendError: the graph's output has another shape.
@@ -48,10 +48,9 @@ def restore_tile(
     if strength == 0:
         _place(_base(image, tile, scale), out, tile, scale)
         return
-    # Turned while the samples are small.
-    frame = to_unit(np.ascontiguousarray(_read(image, tile).transpose(2, 0, 1)))[None]
-    restored = run(frame)
-    expected = (1, 3, frame.shape[2] * scale, frame.shape[3] * scale)
+    samples = _read(image, tile)
+    restored = run(samples)
+    expected = (1, 3, samples.shape[0] * scale, samples.shape[1] * scale)
     if restored.shape != expected:
         raise BackendError(f"the restore graph gave shape {list(restored.shape)}, expected {list(expected)}")
     values = restored[0, :, _within(tile.y, scale), _within(tile.x, scale)].transpose(1, 2, 0)
@@ -73,7 +72,7 @@ def _place(values: NDArray[np.float32], out: NDArray[Any], tile: Tile, scale: in
     columns = slice(tile.x.begin * scale, tile.x.end * scale)
     if tile.y.feather or tile.x.feather:
         values = _feathered(values, out[rows, columns], tile, scale)
-    out[rows, columns] = from_unit(values, out.dtype, in_place=True)
+    place(values, out[rows, columns])
 
 
 def _read(image: NDArray[Any], tile: Tile) -> NDArray[Any]:

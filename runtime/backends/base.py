@@ -69,6 +69,16 @@ class Backend(Protocol):
         """Pixels from which it pays to load a graph once more with its quality context as a constant; None: never."""
         ...
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What it can compute graphs in float32 in besides, fast on this machine: ``bf16`` or nothing."""
+        ...
+
+    @property
+    def runs_parts(self) -> bool:
+        """Whether it can load a part of a graph."""
+        ...
+
     def probe(self) -> Capability:
         """Whether this machine can run it, and why not. Never raises."""
         ...
@@ -77,7 +87,8 @@ class Backend(Protocol):
         """Load a graph of a bundle.
 
         Args:
-            graph: its name, file and description; with constants only where ``worth_constants`` is a number.
+            graph: its name, file and description; with constants only where ``worth_constants`` is a number, in part
+                only with ``runs_parts``.
             threads: processor threads for one run; None takes all cores this process may use.
 
         Raises:

@@ -25,6 +25,8 @@ class NullBackend:
 
     name = "null"
     worth_constants = None
+    runs_parts = False
+    precisions = ()
 
     def probe(self) -> Capability:
         """Always available."""

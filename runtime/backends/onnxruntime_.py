@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
-from uare_rt.constants import with_constants
+from uare_rt.backends.onnxruntime_modulated import BLOCKS, modulate, set_aside
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores, cpu_identity
 from uare_rt.manifest import HALF_WEIGHTS
+from uare_rt.onnx_parts import OnnxModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +33,7 @@ __all__ = ["OnnxRuntimeBackend"]
 
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
-_WORTH_CONSTANTS = 1 << 19  # pixels per core
+_LIKENESS = 1e-4  # of a graph with modulated weights to the plain one, of values around [0, 1]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class OnnxRuntimeBackend:
 
     name: str
     provider: str
+    worth_constants = None  # a context that changes is as fast
+    precisions = ()
 
     def probe(self) -> Capability:
         """Whether ONNX Runtime is installed with the provider."""
@@ -59,9 +64,9 @@ class OnnxRuntimeBackend:
         return Capability(self.name, True, f"{self.provider} on {device}", ort.__version__, (device,))
 
     @property
-    def worth_constants(self) -> int | None:
-        """On the CPU a megapixel or so; see ``Backend.worth_constants``."""
-        return _WORTH_CONSTANTS * available_cores() if self.provider == _CPU else None
+    def runs_parts(self) -> bool:
+        """On the CPU; see ``Backend.runs_parts``."""
+        return self.provider == _CPU
 
     def load(self, graph: GraphFile, *, threads: int | None) -> _Session:
         """Load a graph; see ``Backend.load``."""
@@ -70,12 +75,10 @@ class OnnxRuntimeBackend:
         try:
             if graph.spec.precision == HALF_WEIGHTS:
                 session = _mapped_session(ort, graph, threads, providers)
-            elif graph.constants:
-                session = _constant_session(ort, graph, threads, providers)
             elif self.provider == _CPU and graph.content is not None and graph.size <= MOST_KEPT:
-                session = _kept_session(ort, graph, threads, providers)
+                session = _kept_session(ort, graph, threads)
             else:
-                session = ort.InferenceSession(str(graph.path), _options(ort, threads), providers=providers)
+                session = _plain_session(ort, graph, threads, providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             raise BackendError(
                 f"{self.name} cannot load graph {graph.name!r} ({graph.path}): {one_line(error)}"
@@ -108,60 +111,115 @@ class _Session:
         self._session = None
 
 
-def _constant_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:
-    options = _options(ort, threads)
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.path.parent))
-    model = with_constants(graph.path.read_bytes(), graph.constants)
-    return ort.InferenceSession(model, options, providers=providers)
+def _plain_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:
+    if graph.part is None:
+        return ort.InferenceSession(str(graph.path), options(ort, threads), providers=providers)
+    return ort.InferenceSession(_part(graph).to_bytes(), options(ort, threads, graph), providers=providers)
+
+
+def _part(graph: GraphFile) -> OnnxModel:
+    model = OnnxModel(graph.path.read_bytes())
+    if graph.part is not None:
+        (model.keep_behind if graph.part.behind else model.keep_before)(graph.part.value)
+    return model
 
 
 def _mapped_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:
     """A session whose 16-bit weights stay pages of the mapped file: each is widened when it is used, then let go."""
-    options = _options(ort, threads)
-    return ort.InferenceSession(str(graph.path), options, providers=providers, disabled_optimizers=["ConstantFolding"])
+    chosen = options(ort, threads)
+    return ort.InferenceSession(str(graph.path), chosen, providers=providers, disabled_optimizers=["ConstantFolding"])
 
 
-def _kept_session(ort: Any, graph: GraphFile, threads: int | None, providers: list[str]) -> Any:
+def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
     """A session of the optimised graph in the cache; the first one puts it there."""
     facts = {
         "onnx": hashlib.sha256(graph.path.read_bytes()).hexdigest(),
+        "part": graph.part,
         "bundle": graph.content,
         "backend": f"onnxruntime {ort.__version__}",
         "processor": cpu_identity(),
     }
-    first = None
-
-    def optimise() -> bytes:
-        nonlocal first
-        with tempfile.TemporaryDirectory() as folder:
-            options = _options(ort, threads)
-            options.optimized_model_filepath = str(Path(folder, "graph.ort"))
-            options.add_session_config_entry("session.save_model_format", "ORT")
-            first = ort.InferenceSession(str(graph.path), options, providers=providers)
-            return Path(options.optimized_model_filepath).read_bytes()
-
     try:
-        content = EngineCache(graph_directory(), most=KEPT_GRAPHS, quiet=True).get(engine_key(facts), optimise)
+        cache = EngineCache(graph_directory(), most=KEPT_GRAPHS, quiet=True)
+        content = cache.get(engine_key(facts), lambda: _optimised(ort, graph, threads))
     except Exception:  # a full disk, say; what is wrong with the graph itself shows again here
-        return ort.InferenceSession(str(graph.path), _options(ort, threads), providers=providers)
-    if first is not None:
-        return first
-    options = _options(ort, threads)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(content, options, providers=providers)
+        return _plain_session(ort, graph, threads, [_CPU])
+    return _ready_session(ort, content, threads)
 
 
-def _options(ort: Any, threads: int | None) -> Any:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads or available_cores()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
+    """The graph as it is run here, in ONNX Runtime's own format."""
+    modulated = with_modulated_weights(ort, graph, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.ort")
+        if modulated is not None:
+            return save_optimised(ort, modulated, path, _ready_options(ort, threads))
+        return save_optimised(ort, _part(graph).to_bytes(), path, options(ort, threads, graph))
+
+
+def with_modulated_weights(ort: Any, graph: GraphFile, threads: int | None) -> bytes | None:
+    """The graph optimised as ONNX, its modulation moved into weights; None where that cannot be, or does not hold."""
+    model = _part(graph)
+    modulations = set_aside(model, next(iter(model.inputs)))
+    if not modulations:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        bare = save_optimised(ort, model.to_bytes(), Path(folder, "graph.onnx"), options(ort, threads, graph))
+    plain = _plain_session(ort, graph, threads, [_CPU])
+    for block in BLOCKS:
+        modulated = OnnxModel(bare)
+        if modulate(modulated, modulations, block):
+            content = modulated.to_bytes()
+            if _alike(plain, _ready_session(ort, content, threads)):
+                return content
+    return None
+
+
+def save_optimised(ort: Any, model: bytes, path: Path, chosen: Any) -> bytes:
+    """Have a model optimised and written, as ONNX or, with the suffix ``.ort``, in ONNX Runtime's own format."""
+    chosen.optimized_model_filepath = str(path)
+    chosen.add_session_config_entry("session.save_model_format", path.suffix[1:].upper())
+    ort.InferenceSession(model, chosen, providers=[_CPU])
+    return path.read_bytes()
+
+
+def _alike(plain: Any, other: Any) -> bool:
+    """Whether two sessions give the same for a small frame and some context, to rounding."""
+    rng = np.random.default_rng(0)
+    feed = {}
+    for value in plain.get_inputs():
+        shape = [side if isinstance(side, int) else 1 if axis == 0 else 64 for axis, side in enumerate(value.shape)]
+        feed[value.name] = rng.random(shape, dtype=np.float32)
+    (expected,), (got,) = plain.run(None, feed), other.run(None, feed)
+    scale = max(1.0, float(np.abs(expected).max()))
+    return bool(np.abs(got - expected).max() <= _LIKENESS * scale)
+
+
+def _ready_session(ort: Any, content: bytes, threads: int | None) -> Any:
+    return ort.InferenceSession(content, _ready_options(ort, threads), providers=[_CPU])
+
+
+def _ready_options(ort: Any, threads: int | None) -> Any:
+    """For what is optimised already."""
+    ready = options(ort, threads)
+    ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ready
+
+
+def options(ort: Any, threads: int | None, graph: GraphFile | None = None) -> Any:
+    """Settings of a session; with the graph where the model comes from memory: its weights lie beside its file."""
+    made = ort.SessionOptions()
+    if graph is not None:
+        made.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.path.parent))
+    made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    made.intra_op_num_threads = threads or available_cores()
+    made.inter_op_num_threads = 1
+    made.log_severity_level = _ERRORS_ONLY
     # Frames come in several sizes: a memory plan per size would only pile up.
-    options.enable_mem_pattern = False
+    made.enable_mem_pattern = False
     # Threads spin while a run is under way (faster), and sleep between runs (decoders need the cores).
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return options
+    made.add_session_config_entry("session.force_spinning_stop", "1")
+    return made
 
 
 def _run_options() -> Any:

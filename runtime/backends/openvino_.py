@@ -5,6 +5,7 @@ Compiling a graph takes about a second, so the result is kept in the user's cach
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import queue
@@ -28,18 +29,24 @@ __all__ = ["OpenVinoBackend"]
 
 _NAME = "openvino"
 _WORTH_CONSTANTS = 4 << 20  # pixels per core
-_INT8 = "int8"
+_INT8, _BF16 = "int8", "bf16"
 
 
 class OpenVinoBackend:
-    """OpenVINO on the CPU, in float32 whatever the machine would prefer; graphs in INT8 where it adds up as proven."""
+    """OpenVINO on the CPU, in float32 unless a graph asks for bfloat16; graphs in INT8 where it adds up as proven."""
 
     name = _NAME
+    runs_parts = True
 
     @property
     def worth_constants(self) -> int | None:
         """Some megapixels; see ``Backend.worth_constants``."""
         return _WORTH_CONSTANTS * available_cores()
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """bfloat16 where the processor multiplies it (AMX, AVX-512); see ``Backend.precisions``."""
+        return (_BF16,) if self.probe().available and "BF16" in _capabilities() else ()
 
     def probe(self) -> Capability:
         """Whether OpenVINO is installed and finds its CPU plugin."""
@@ -59,28 +66,35 @@ class OpenVinoBackend:
         ov = _import()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            # bfloat16 is the default where the processor has it, and costs quality.
-            "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads or available_cores(),
         }
         try:
             core = ov.Core()
-            settings |= _sums(graph)
-            if graph.constants and not _keeps_inputs(graph):
-                compiled = core.compile_model(_constant_model(ov, core, graph), "CPU", settings)
-            else:
+            settings |= _arithmetic(graph)
+            constants = {} if _keeps_inputs(graph) else graph.constants
+            if not constants and graph.part is None:
                 compiled = core.compile_model(str(graph.path), "CPU", settings | _cache(ov, graph))
+            else:
+                cached = {} if constants else _cache(ov, graph)  # contexts come and go
+                compiled = core.compile_model(_model(ov, core, graph, constants), "CPU", settings | cached)
         except Exception as error:
             raise BackendError(f"{_NAME} cannot load graph {graph.name!r} ({graph.path}): {one_line(error)}") from error
         return _Compiled(compiled, graph)
 
 
-def _sums(graph: GraphFile) -> dict[str, str]:
-    """For graphs in INT8: their roundings stay as a build proved them, sums are in float32.
+@functools.cache
+def _capabilities() -> tuple[str, ...]:
+    return tuple(_import().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
-    OpenVINO's own INT8 saturates without VNNI, and with it moves roundings (26 dB from the graph on random weights).
+
+def _arithmetic(graph: GraphFile) -> dict[str, str]:
+    """How to compute: OpenVINO would take bfloat16 wherever the processor has it, which costs quality.
+
+    In graphs in INT8 roundings stay as a build proved them, sums are in float32: OpenVINO's own INT8 saturates without
+    VNNI, and with it moves roundings (26 dB from the graph on random weights).
     """
-    return {"LP_TRANSFORMS_MODE": "NO"} if graph.spec.precision == _INT8 else {}
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if graph.spec.precision == _BF16 else "f32"}
+    return hint | ({"LP_TRANSFORMS_MODE": "NO"} if graph.spec.precision == _INT8 else {})
 
 
 def _keeps_inputs(graph: GraphFile) -> bool:
@@ -88,14 +102,48 @@ def _keeps_inputs(graph: GraphFile) -> bool:
     return graph.spec.precision == _INT8
 
 
-def _constant_model(ov: Any, core: Any, graph: GraphFile) -> Any:
+def _model(ov: Any, core: Any, graph: GraphFile, constants: Mapping[str, NDArray[np.float32]]) -> Any:
+    """The part of a graph that is meant, with some inputs as constants."""
     model = core.read_model(str(graph.path))
-    for parameter in list(model.get_parameters()):
-        value = graph.constants.get(parameter.get_friendly_name())
-        if value is not None:
-            parameter.output(0).replace(ov.opset8.constant(value).output(0))
-            model.remove_parameter(parameter)
-    return model
+    results, parameters = model.get_results(), model.get_parameters()
+    if graph.part is not None:
+        value = _value(model, graph.part.value)
+        if graph.part.behind:
+            first = parameters[0]
+            given = ov.opset8.parameter(first.get_partial_shape(), first.get_element_type(), graph.part.value)
+            shapes = [r for r in first.output(0).get_target_inputs() if r.get_node().get_type_name() == "ShapeOf"]
+            for reader in (*value.get_target_inputs(), *shapes):
+                reader.replace_source_output(given.output(0))
+            value.set_names(set())
+            given.output(0).set_names({graph.part.value})
+            parameters = [given, *parameters[1:]]
+        else:
+            results = [ov.opset8.result(value)]
+    for parameter in parameters:
+        constant = constants.get(parameter.get_friendly_name())
+        if constant is not None:
+            parameter.output(0).replace(ov.opset8.constant(constant).output(0))
+    return ov.Model(results, _needed(results, parameters), graph.name)
+
+
+def _value(model: Any, name: str) -> Any:
+    for node in model.get_ordered_ops():
+        for output in node.outputs():
+            if name in output.get_names():
+                return output
+    raise BackendError(f"it has no value {name}; export the bundle again")
+
+
+def _needed(results: list[Any], parameters: list[Any]) -> list[Any]:
+    """The parameters that results depend on."""
+    seen: set[str] = set()
+    open_ = list(results)
+    while open_:
+        node = open_.pop()
+        if node.get_name() not in seen:
+            seen.add(node.get_name())
+            open_ += [source.get_source_output().get_node() for source in node.inputs()]
+    return [parameter for parameter in parameters if parameter.get_name() in seen]
 
 
 def _cache(ov: Any, graph: GraphFile) -> dict[str, str]:
@@ -103,8 +151,14 @@ def _cache(ov: Any, graph: GraphFile) -> dict[str, str]:
     if graph.content is None or graph.size > MOST_KEPT:
         return {}
     onnx = hashlib.sha256(graph.path.read_bytes()).hexdigest()
-    facts = {"onnx": onnx, "bundle": graph.content, "backend": f"{_NAME} {ov.__version__}", "processor": cpu_identity()}
-    key = engine_key(facts | _sums(graph))
+    facts: dict[str, object] = {
+        "onnx": onnx,
+        "part": graph.part,
+        "bundle": graph.content,
+        "backend": f"{_NAME} {ov.__version__}",
+        "processor": cpu_identity(),
+    }
+    key = engine_key(facts | _arithmetic(graph))
     folder = graph_directory() / f"{_NAME}-{key}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +174,8 @@ class _Compiled:
         self._compiled = compiled
         self._graph = graph.name
         self._outputs = [output.name for output in graph.spec.outputs]
+        if graph.part is not None and not graph.part.behind:
+            self._outputs = [graph.part.value]
         self._constants = graph.constants if _keeps_inputs(graph) else {}
         # A request serves one run at a time; there come to be as many as threads ever ran at once.
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -52,6 +52,8 @@ class TensorRtBackend:
 
     # Compiling an engine takes minutes.
     worth_constants = None
+    runs_parts = False
+    precisions = ()
 
     def probe(self) -> Capability:
         """Whether the module and a CUDA device are here."""

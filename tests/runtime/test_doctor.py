@@ -47,6 +47,8 @@ def test_wrong_results_do_not_count_as_working(tiny: Path, monkeypatch: pytest.M
     class Wrong:
         name = "openvino"
         worth_constants = None
+        runs_parts = False
+        precisions = ()
 
         def probe(self) -> Capability:
             return Capability(self.name, True, "lies", "1", ("CPU",))

@@ -15,7 +15,7 @@ import uare_rt
 from uare_rt import backends, selection
 from uare_rt.backends.engine_cache import cache_directory
 from uare_rt.bench.pairs import Samples
-from uare_rt.bundle import Bundle
+from uare_rt.bundle import Bundle, shipped_bundle
 from uare_rt.errors import BackendError, UsageError
 from uare_rt.selection import candidates, fastest, lanes, remembered
 
@@ -87,7 +87,7 @@ def test_it_is_measured_once(bundle: Bundle, caplog: pytest.LogCaptureFixture) -
         caplog.clear()
         assert fastest(bundle)[0] == choice == remembered(bundle)
         assert not caplog.text
-    assert same is bundle
+    assert same.nano.graphs["restore_x1"].precision == choice.precision
     assert (choice.backend, choice.threads, choice.precision) in candidates(bundle)
     assert choice.milliseconds > 0
 
@@ -181,6 +181,61 @@ def test_a_precision_that_is_computed_wrongly_here_is_never_taken(
     with caplog.at_level(logging.WARNING):
         assert fastest(bundle, "onnxruntime", 1)[0].precision == "fp32"
     assert "int8 is left out" in caplog.text
+
+
+@needs_both
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_counts_where_the_processor_has_it(
+    bundle: Bundle, both: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr(type(backends.get("openvino")), "precisions", ("bf16",) if has else ())
+    for any_bundle in (bundle, both(missed=["something"])):
+        assert [place.precision for place in candidates(any_bundle, "onnxruntime", 2)] == ["fp32"]
+        found = [place.precision for place in candidates(any_bundle, "openvino", 2)]
+        assert found == (["fp32", "bf16"] if has else ["fp32"])
+
+
+@needs_both
+def test_bfloat16_is_taken_where_it_is_faster_and_like_float32(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(type(backends.get("openvino")), "precisions", ("bf16",))
+    slow_down(monkeypatch, lambda graph: graph.spec.precision != "bf16", "openvino")
+    slow_down(monkeypatch, lambda graph: True, "onnxruntime")
+    run = selection.Executables.run
+    shift = 0.0
+
+    def shifted(self: Any, name: str, *arguments: Any) -> dict[str, np.ndarray]:
+        outputs = run(self, name, *arguments)
+        if "restored" in outputs and self._bundle.nano.graphs[name].precision == "bf16":
+            outputs["restored"] = outputs["restored"] + np.float32(shift)
+        return outputs
+
+    monkeypatch.setattr(selection.Executables, "run", shifted)
+    with uare_rt.load(bundle.path, backend="fastest", threads=1) as session:
+        assert (session.backend, session.precision) == ("openvino", "bf16")
+        assert session.manifest.graphs["assess"].precision == "fp32"
+    cache_directory().with_name("selection.json").unlink()
+    shift = 0.01
+    with caplog.at_level(logging.WARNING):
+        assert fastest(bundle, threads=1)[0].precision == "fp32"
+    assert "bf16 is left out" in caplog.text
+
+
+@needs_both
+def test_bfloat16_computes_what_float32_does_and_shares_nothing_with_it() -> None:
+    """On processors without it OpenVINO computes float32, and both are the same."""
+    exact = Bundle.open(shipped_bundle())
+    frame = selection._picture()
+    one, other = (uare_rt.Session(each, backends.get("openvino")) for each in (exact, exact.computed_in("bf16")))
+    with one, other:
+        assert (one.precision, other.precision) == ("fp32", "bf16")
+        context = one.assess(frame).context
+        a, b = (session.restore(frame, context=context).image for session in (one, other))
+    error = np.square(a.astype(np.float64) - b).mean()
+    assert error <= 255**2 * 10**-5.0  # 50 dB
+    if "bf16" in backends.get("openvino").precisions:
+        assert error > 0
 
 
 def test_a_place_that_fails_leaves_the_others(

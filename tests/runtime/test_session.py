@@ -239,6 +239,8 @@ class Broken:
 
     name = "broken"
     worth_constants = None
+    runs_parts = False
+    precisions = ()
 
     def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
         from uare_rt.backends.null import NullBackend
@@ -280,6 +282,8 @@ class Drifting:
 
     name = "drifting"
     worth_constants = None
+    runs_parts = False
+    precisions = ()
 
     def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
         class Brighter:

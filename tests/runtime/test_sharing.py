@@ -38,6 +38,8 @@ class Counting:
 
     name = "counting"
     worth_constants = None
+    runs_parts = False
+    precisions = ()
 
     def __init__(self) -> None:
         self.loaded: list[weakref.ref[Executable]] = []
