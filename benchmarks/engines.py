@@ -205,7 +205,6 @@ def _ncnn_net(module: Any, inputs: Sequence[Any], threads: int) -> Callable[...,
 
 ENGINES: dict[str, Callable[[Job], Run]] = {
     "uare-rt": lambda job: _session(job, "onnxruntime", 0),
-    "uare-rt, constant context": lambda job: _session(job, "onnxruntime", _MUCH),
     "uare-rt, OpenVINO": lambda job: _session(job, "openvino", 0),
     "uare-rt, OpenVINO, constant context": lambda job: _session(job, "openvino", _MUCH),
     "ONNX Runtime, defaults": lambda job: _onnxruntime(job, tuned=False),
