@@ -1,9 +1,9 @@
 """One engine with the restore graph of `uare-nano`, in a process of its own, timed on request.
 
-usage: engines.py ENGINE BUNDLE SIZE THREADS [WEIGHTS]
+usage: engines.py ENGINE BUNDLE SIZE THREADS
 It prints `ready` or one line with the reason why not. Then every line on standard input is answered: `run` by seconds;
 `save FILE` by the restored frame in a .npy file, float32 [1, 3, SIZE, SIZE]. The frame and the null context are the
-same for all. Engines of PyTorch take WEIGHTS (.safetensors); without them their values are random, their cost the same.
+same for all, and so are the weights: PyTorch's are read back from the bundle.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ class Job:
         bundle: with the graph.
         size: side of the frame, px.
         threads: that it may use.
-        weights: of PyTorch, or None.
     """
 
-    def __init__(self, bundle: Path, size: int, threads: int, weights: Path | None) -> None:
-        self.path, self.threads, self.weights = bundle, threads, weights
+    def __init__(self, bundle: Path, size: int, threads: int) -> None:
+        self.path, self.threads = bundle, threads
         self.bundle = Bundle.open(bundle)
         self.graph = self.bundle.graph("restore_x1").path
         self.picture = frame_of(size)
@@ -99,17 +98,11 @@ def _openvino(job: Job) -> Run:
 def _model(job: Job) -> Any:
     import torch
 
-    from uare_rt.export.packing import round_to_storage
-    from uare_rt.model.nano import UareNano
-    from uare_rt.model.presets.nano import UARE_NANO
     from uare_rt.model.weights import load_nano
 
     torch.set_num_threads(job.threads)
-    torch.manual_seed(0)
-    model = UareNano(UARE_NANO) if job.weights is None else load_nano(job.weights)[0]
-    model.eval().requires_grad_(False)
-    round_to_storage(model)
-    return model
+    model, _ = load_nano(job.path)
+    return model.requires_grad_(False)
 
 
 def _torch(job: Job, *, channels_last: bool = False, compiled: bool = False) -> Run:
@@ -207,6 +200,7 @@ ENGINES: dict[str, Callable[[Job], Run]] = {
     "uare-rt": lambda job: _session(job, "onnxruntime", 0),
     "uare-rt, OpenVINO": lambda job: _session(job, "openvino", 0),
     "uare-rt, OpenVINO, constant context": lambda job: _session(job, "openvino", _MUCH),
+    "uare-rt, fastest here": lambda job: _session(job, "fastest", _MUCH),
     "ONNX Runtime, defaults": lambda job: _onnxruntime(job, tuned=False),
     "ONNX Runtime, tuned": lambda job: _onnxruntime(job, tuned=True),
     "OpenVINO, raw": _openvino,
@@ -239,5 +233,5 @@ def _serve(engine: str, job: Job) -> None:
 
 
 if __name__ == "__main__":
-    _name, _bundle, _size, _threads, *_weights = sys.argv[1:]
-    _serve(_name, Job(Path(_bundle), int(_size), int(_threads), Path(_weights[0]) if _weights else None))
+    _name, _bundle, _size, _threads = sys.argv[1:]
+    _serve(_name, Job(Path(_bundle), int(_size), int(_threads)))

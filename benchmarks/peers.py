@@ -1,6 +1,6 @@
 """The same weights through other engines, and other people's systems on the same pictures: time and quality.
 
-usage: peers.py [EVALSET] [--size 512] [--rounds 9] [--weights FILE] [--limit 4] [--slow] [--plot FILE] [-o FILE]
+usage: peers.py [EVALSET] [--size 512] [--rounds 9] [--limit 4] [--slow] [--plot FILE] [-o FILE]
 Every engine lives in a process of its own; all of them, and a product of large matrices, run in turn. Ratios are
 medians over rounds. With an evaluation set (make_evalset.py) the systems of `uare_rt.training.peers` restore its
 pictures, each right after uare-rt; `--slow` adds those that take a minute a picture, on one picture.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import engines
@@ -42,8 +42,10 @@ __all__ = ["main", "tables"]
 
 BASE, OPENVINO = "uare-rt", "uare-rt, OpenVINO"
 CONSTANT = ", constant context"
+FASTEST = "uare-rt, fastest here"
 MOST_OVERHEAD, LEAST_CONSTANT, LEAST_OF_GEMM = 1.05, 1.1, 0.7
 _SETTLE = 0.25  # s; OpenMP's threads spin for 0.2 s after their work, in another process too
+_PEER_ROUNDS = 3
 FASTER = {"ffdnet": 8.0, "cbm3d": 100.0}
 # The type of the evaluation set that a task is held against, and what a peer is told of it.
 TASKS = {
@@ -63,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=512, help="side of the engines' frame, px, a multiple of 16")
     parser.add_argument("--rounds", type=int, default=9, help="that count")
     parser.add_argument("--threads", type=int, default=available_cores(), help="all cores if not given")
-    parser.add_argument("--weights", type=Path, help="weights.safetensors of the bundle, for PyTorch and ncnn")
     parser.add_argument("--limit", type=int, default=4, help="pictures of the evaluation set")
     parser.add_argument("--slow", action="store_true", help="run the peers that take a minute a picture too")
     parser.add_argument("--engines", action="append", metavar="NAME", help="only these, one option for each")
@@ -84,12 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured: dict[str, Any] = _engines(chosen)
     if evalset is not None:
         keep_partial("peers", measured, chosen)
-        with uare_rt.load(chosen.bundle, backend="onnxruntime", threads=chosen.threads) as session:
+        with ExitStack() as stack:
+            sessions = {
+                who: stack.enter_context(uare_rt.load(chosen.bundle, backend=backend, threads=chosen.threads))
+                for who, backend in ((BASE, "onnxruntime"), (FASTEST, "fastest"))
+            }
+            measured["fastest"] = f"{sessions[FASTEST].backend} {sessions[FASTEST].precision}"
             measured["restoring"] = []
-            for row in _restoring(session, evalset, slow=chosen.slow):
+            for row in _restoring(sessions, evalset, slow=chosen.slow):
                 measured["restoring"].append(row)
                 keep_partial("peers", measured, chosen)
-            measured["scoring"] = _scoring(session, evalset)
+            measured["scoring"] = _scoring(sessions[BASE], evalset)
     if chosen.plot is not None:
         _plot(measured, chosen.plot)
     result = Result(
@@ -100,7 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "size": chosen.size,
             "rounds": chosen.rounds,
             "threads": chosen.threads,
-            "same_weights_in_pytorch": chosen.weights is not None,
         },
         measured=measured,
         limits=_limits(measured),
@@ -125,8 +130,6 @@ class _Worker:
     def __init__(self, name: str, chosen: argparse.Namespace) -> None:
         bundle = shipped_bundle() if chosen.bundle is None else chosen.bundle
         command = [sys.executable, engines.__file__, name, str(bundle), str(chosen.size), str(chosen.threads)]
-        if chosen.weights is not None:
-            command.append(str(chosen.weights))
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -166,7 +169,7 @@ def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
                 workers[name] = worker
                 calls[name] = lambda worker=worker: worker.ask("run")  # type: ignore[misc]
         samples = interleaved(calls, rounds=chosen.rounds, settle=_SETTLE)
-        same = _same(workers, chosen)
+        same = _same(workers)
         for name, worker in list(workers.items()):
             if worker.failure is not None:
                 rows[name]["reason"] = worker.failure
@@ -191,14 +194,12 @@ def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _same(workers: Mapping[str, _Worker], chosen: argparse.Namespace) -> dict[str, float]:
-    """Largest difference from the first engine, levels of 255; without weights PyTorch's values are others'."""
+def _same(workers: Mapping[str, _Worker]) -> dict[str, float]:
+    """Largest difference from the first engine, levels of 255."""
     found: dict[str, float] = {}
     reference = None
     with tempfile.TemporaryDirectory() as folder:
         for name, worker in workers.items():
-            if chosen.weights is None and "orch" in name:
-                continue
             path = Path(folder, "frame.npy")
             worker.ask(f"save {path}")
             if worker.failure is not None:
@@ -209,7 +210,9 @@ def _same(workers: Mapping[str, _Worker], chosen: argparse.Namespace) -> dict[st
     return found
 
 
-def _restoring(session: uare_rt.Session, evalset: EvaluationSet, *, slow: bool) -> Iterator[dict[str, Any]]:
+def _restoring(
+    sessions: Mapping[str, uare_rt.Session], evalset: EvaluationSet, *, slow: bool
+) -> Iterator[dict[str, Any]]:
     for peer in PEERS:
         if peer.task == "enlarge":
             scale = int(peer.name[-1])
@@ -219,14 +222,14 @@ def _restoring(session: uare_rt.Session, evalset: EvaluationSet, *, slow: bool) 
         row: dict[str, Any] = {"name": peer.name, "method": peer.method, "kind": kind, "licence": peer.licence}
         reason = peer.reason() or ("slow, left out" if peer.slow and not slow else None)
         row["reason"] = reason
-        yield row if reason is not None else row | _held(session, evalset, peer, kind, told, scale)
+        yield row if reason is not None else row | _held(sessions, evalset, peer, kind, told, scale)
 
 
 def _held(
-    session: uare_rt.Session, evalset: EvaluationSet, peer: Peer, kind: str, told: float, scale: int
+    sessions: Mapping[str, uare_rt.Session], evalset: EvaluationSet, peer: Peer, kind: str, told: float, scale: int
 ) -> dict[str, Any]:
     try:
-        return _timed(session, evalset, peer, kind, told, scale)
+        return _timed(sessions, evalset, peer, kind, told, scale)
     except Exception as error:  # other people's packages fail in many ways
         return {"reason": _reason(error)}
 
@@ -236,39 +239,48 @@ def _reason(error: Exception) -> str:
 
 
 def _timed(
-    session: uare_rt.Session, evalset: EvaluationSet, peer: Peer, kind: str, told: float, scale: int
+    sessions: Mapping[str, uare_rt.Session], evalset: EvaluationSet, peer: Peer, kind: str, told: float, scale: int
 ) -> dict[str, Any]:
     run = peer.load()
-    whole: list[float] = []
-    ours: list[float] = []
-    theirs: list[float] = []
-    quality: list[tuple[float, float, float]] = []
-    for at, (name, damaged, truth) in enumerate(evalset.pictures(kind)):
-        if peer.slow and at == 1:
-            break
+    times: dict[str, list[float]] = {}
+    quality: dict[str, list[float]] = {}
+
+    def held(who: str, call: Callable[[], Any]) -> Any:
+        seconds, result = _seconds(call)
+        times.setdefault(who, []).append(seconds)
+        return result
+
+    pictures = list(evalset.pictures(kind))[: 1 if peer.slow else None]
+    for at, (name, damaged, truth) in enumerate(pictures):
+        context = sessions[BASE].assess(damaged).context
+        calls = {
+            who: partial(session.restore, damaged, scale=scale, context=context) for who, session in sessions.items()
+        }
+        calls["assessed"] = partial(sessions[BASE].restore, damaged, scale=scale)
+        calls["peer"] = partial(run, damaged, told)
         if at == 0:  # loads what is loaded late
-            session.restore(damaged, scale=scale)
-            if not peer.slow:
-                run(damaged, told)
-        context = session.assess(damaged).context
-        whole.append(_seconds(partial(session.restore, damaged, scale=scale))[0])
-        seconds, result = _seconds(partial(session.restore, damaged, scale=scale, context=context))
-        ours.append(seconds)
-        restored = result.image
-        seconds, other = _seconds(partial(run, damaged, told))
-        theirs.append(seconds)
+            for who, call in calls.items():
+                if who != "peer" or not peer.slow:
+                    call()
+        for _ in range(1 if peer.slow else _PEER_ROUNDS):
+            results = {who: held(who, call) for who, call in calls.items()}
         before = psnr(damaged, truth) if scale == 1 else evalset.input_psnr[kind][name]
-        quality.append((before, psnr(restored, truth), psnr(other, truth)))
-    before, uare, other_psnr = (float(np.mean(column)) for column in zip(*quality, strict=True))
+        quality.setdefault("input", []).append(before)
+        for who in ("peer", *sessions):
+            result = results[who]
+            quality.setdefault(who, []).append(psnr(result if who == "peer" else result.image, truth))
     return {
-        "pictures": len(ours),
-        "median_ms": median(theirs) * 1e3,
-        "uare_rt_ms": median(ours) * 1e3,
-        "uare_rt_with_assessment_ms": median(whole) * 1e3,
-        "times_uare_rt": ratio(theirs, ours),
-        "input_psnr": before,
-        "psnr": other_psnr,
-        "uare_rt_psnr": uare,
+        "pictures": len(pictures),
+        "median_ms": median(times["peer"]) * 1e3,
+        "uare_rt_ms": median(times[BASE]) * 1e3,
+        "uare_rt_with_assessment_ms": median(times["assessed"]) * 1e3,
+        "fastest_ms": median(times[FASTEST]) * 1e3,
+        "times_uare_rt": ratio(times["peer"], times[BASE]),
+        "times_fastest": ratio(times["peer"], times[FASTEST]),
+        "input_psnr": fmean(quality["input"]),
+        "psnr": fmean(quality["peer"]),
+        "uare_rt_psnr": fmean(quality[BASE]),
+        "fastest_psnr": fmean(quality[FASTEST]),
     }
 
 
@@ -332,7 +344,8 @@ def tables(measured: Mapping[str, Any]) -> list[Table]:
     found = [Table(f"Engines ({gemm})", ("engine", "ms", "least", "to uare-rt", "of GEMM", "levels apart"), rows)]
     if "restoring" in measured:
         keys = (("input_psnr", ".2f"), ("psnr", ".2f"), ("uare_rt_psnr", ".2f"), ("median_ms", ".1f"),
-                ("uare_rt_ms", ".1f"), ("uare_rt_with_assessment_ms", ".1f"), ("times_uare_rt", ".2f"))  # fmt: skip
+                ("fastest_psnr", ".2f"), ("uare_rt_ms", ".1f"), ("uare_rt_with_assessment_ms", ".1f"),
+                ("fastest_ms", ".1f"), ("times_uare_rt", ".2f"), ("times_fastest", ".2f"))  # fmt: skip
         headers = (
             "peer",
             "pictures of",
@@ -340,16 +353,19 @@ def tables(measured: Mapping[str, Any]) -> list[Table]:
             "its dB",
             "uare-rt dB",
             "its ms",
+            "fastest dB",
             "uare-rt ms",
             "with assessment",
+            "fastest ms",
             "its ms to uare-rt",
+            "to fastest",
         )
         rows = [
             (row["name"], row["kind"], *(shown(row.get(key), form) for key, form in keys))
-            if row["reason"] is None else (f"{row['name']}: {row['reason']}", row["kind"], *"-------")
+            if row["reason"] is None else (f"{row['name']}: {row['reason']}", row["kind"], *"----------")
             for row in measured["restoring"]
         ]  # fmt: skip
-        found.append(Table("Restoring", headers, rows))
+        found.append(Table(f"Restoring (fastest here: {measured['fastest']})", headers, rows))
         rows = [
             (row["name"], f"{row['median_ms']:.1f}", f"{row['right']:.0%}", str(row["pairs"]))
             if row["reason"] is None else (f"{row['name']}: {row['reason']}", *"---")
@@ -366,7 +382,8 @@ def _limits(measured: Mapping[str, Any]) -> list[Limit]:
         a, b = times.get(name), times.get(reference)
         return None if a is None or b is None else ratio(a, b)
 
-    shares = [row["of_gemm"] for row in measured["engines"] if row.get("of_gemm") and row["name"].startswith("uare-rt")]
+    exact = (BASE, OPENVINO, OPENVINO + CONSTANT)  # in float32
+    shares = [row["of_gemm"] for row in measured["engines"] if row.get("of_gemm") and row["name"] in exact]
     limits = [
         Limit("restore x1, of the rate of matrix products", max(shares, default=None), LEAST_OF_GEMM, at_least=True),
         Limit("uare-rt to tuned ONNX Runtime", over(BASE, "ONNX Runtime, tuned"), MOST_OVERHEAD, at_least=False),
@@ -389,7 +406,9 @@ def _limits(measured: Mapping[str, Any]) -> list[Limit]:
     ]
     for row in measured.get("restoring", ()):
         if row["name"] in FASTER and row["reason"] is None:
-            limits.append(Limit(f"{row['name']} to uare-rt", row["times_uare_rt"], FASTER[row["name"]], at_least=True))
+            least = FASTER[row["name"]]
+            limits.append(Limit(f"{row['name']} to uare-rt", row["times_uare_rt"], least, at_least=True))
+            limits.append(Limit(f"{row['name']} to uare-rt, fastest here", row["times_fastest"], least, at_least=True))
     return limits
 
 
@@ -400,7 +419,8 @@ def _plot(measured: Mapping[str, Any], target: Path) -> None:
     marks = [(row["name"], row["median_ms"], row["psnr"]) for row in rows]
     # A peer that ran on one picture has a mean of its own.
     most = max(rows, key=lambda row: row["pictures"])
-    plot_quality([*marks, ("uare-rt", most["uare_rt_ms"], most["uare_rt_psnr"])], target)
+    marks += [(BASE, most["uare_rt_ms"], most["uare_rt_psnr"]), (FASTEST, most["fastest_ms"], most["fastest_psnr"])]
+    plot_quality(marks, target)
 
 
 if __name__ == "__main__":

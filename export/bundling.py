@@ -32,7 +32,7 @@ from uare_rt.manifest import (
 from uare_rt.model.flops import restore_flops
 from uare_rt.model.nano import LATENT_STRIDE, SCALES, UareNano
 from uare_rt.model.receptive import tiling_rule
-from uare_rt.model.weights import load_nano, sha256_of
+from uare_rt.model.weights import load_nano, weights_digest
 from uare_rt.slots import SLOTS
 from uare_rt.views import CROPS, VIEW_SIZE, extract_views
 
@@ -69,7 +69,7 @@ def export_bundle(
     real images with their real context, before anything is written.
 
     Args:
-        checkpoint: ``weights.safetensors`` of `uare_rt.training.run`.
+        checkpoint: ``weights.safetensors`` of `uare_rt.training.run`, or a bundle, whose graphs are made anew.
         out: the bundle directory to make, ``NAME.uare``.
         overwrite: replace an existing bundle.
         real_images: directory of images for the comparison; a synthetic picture stands in if None.
@@ -111,7 +111,7 @@ def export_bundle(
         np.savez(Path(folder) / _NULL_FILE, **{name: tensor.numpy() for name, tensor in null.items()})
         files[_NULL_FILE] = (Path(folder) / _NULL_FILE).read_bytes()
     say(f"writing {out}", 1.0)
-    manifest = _manifest(model, facts, sha256_of(checkpoint), specs)
+    manifest = _manifest(model, facts, weights_digest(checkpoint), specs)
     write_bundle(out, manifest, files, overwrite=overwrite)
     return out
 

@@ -8,7 +8,6 @@ import warnings
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -53,7 +52,7 @@ def trace(graph: NanoGraph) -> onnx.ModelProto:
         raise UareError(f"graph {graph.name}: PyTorch gave no ONNX program")
     model = program.model_proto
     _name_axes(model, graph)
-    _name_matrices(model, graph.module)
+    _name_weights(model, graph.module)
     for made, name in graph.values.items():
         _name_value(model, made, name)
     model.graph.name = graph.name
@@ -101,19 +100,25 @@ def _name_axes(model: onnx.ModelProto, graph: NanoGraph) -> None:
             value.type.tensor_type.shape.dim[axis].dim_param = prefix + label
 
 
-def _name_matrices(model: onnx.ModelProto, module: nn.Module) -> None:
-    """Give weights that were traced as nameless transposed matrices their parameter's name, with ``_T`` behind it."""
+def _name_weights(model: onnx.ModelProto, module: nn.Module) -> None:
+    """Give weights that lost their parameter's name while they were traced its name again.
+
+    With ``_T`` behind it where the graph holds the transposed matrix.
+    """
+    kept = {tensor.name for tensor in model.graph.initializer}
     names = {}
     for name, parameter in module.named_parameters():
-        if parameter.ndim == 2:
-            names[np.ascontiguousarray(parameter.detach().numpy().T).tobytes(), parameter.shape[::-1]] = f"{name}_T"
-    products = {node.input[1] for node in model.graph.node if node.op_type == "MatMul"}
+        if parameter.ndim == 2 and name not in kept:
+            values = parameter.detach().numpy()
+            names[values.tobytes()] = name
+            names[values.T.tobytes()] = f"{name}_T"
     renamed = {}
     for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        name = names.get((array.tobytes(), array.shape)) if tensor.name in products else None
-        if name is not None and name not in renamed.values():
-            renamed[tensor.name] = tensor.name = name
+        if "." not in tensor.name and tensor.data_type == onnx.TensorProto.FLOAT:
+            name = names.pop(numpy_helper.to_array(tensor).tobytes(), None)
+            if name is not None:
+                renamed[tensor.name] = name
+                tensor.name = name
     for node in model.graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)

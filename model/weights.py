@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from uare_rt.bundle import Bundle
+from uare_rt.checkpoints import is_bundle
 from uare_rt.errors import InputError, OutputError
+from uare_rt.model.bundle_weights import read_bundle
 from uare_rt.model.mot import MoTConfig
 from uare_rt.model.nano import UareNano
 from uare_rt.model.presets.nano import NanoConfig
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["load_nano", "read_tensors", "save_nano", "sha256_of", "write_tensors"]
+__all__ = ["load_nano", "read_tensors", "save_nano", "sha256_of", "weights_digest", "write_tensors"]
 
 _FORMAT = "uare-nano/1"
 
@@ -70,6 +73,15 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a weight file; of a bundle, that of the file that it was exported from.
+
+    Raises:
+        BundleError: the bundle is damaged.
+    """
+    return Bundle.open(path).nano.source.weights_sha256 if is_bundle(path) else sha256_of(path)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -125,15 +137,21 @@ def _read_card(weights: Path) -> tuple[NanoConfig, dict[str, Any]]:
 
 
 def load_nano(path: Path) -> tuple[UareNano, dict[str, Any]]:
-    """Load a nano model saved by `save_nano`.
+    """Load a nano model saved by `save_nano`, or read back from an exported bundle.
+
+    Args:
+        path: ``*.safetensors``, or a bundle ``NAME.uare``.
 
     Returns:
         The model in eval mode, fp32, and the training facts.
 
     Raises:
+        BundleError: the bundle is damaged.
         InputError: not a nano weight file, its JSON file is missing, damaged or of other weights, or its tensors do
             not fit its config or are not finite (each named).
     """
+    if is_bundle(path):
+        return read_bundle(path)
     tensors, header = read_tensors(path)
     if header.get("format") != _FORMAT:
         raise InputError(

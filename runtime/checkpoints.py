@@ -17,7 +17,7 @@ from uare_rt.errors import InputError
 from uare_rt.manifest import MANIFEST_NAME, SCHEMA_VERSION
 from uare_rt.vlm.layout import INTERFACE, UnifiedLayout
 
-__all__ = ["CHECKPOINT_FILES", "exported", "is_checkpoint"]
+__all__ = ["CHECKPOINT_FILES", "exported", "is_bundle", "is_checkpoint"]
 
 CHECKPOINT_FILES = (
     "ema.safetensors",
@@ -31,10 +31,15 @@ CHECKPOINT_FILES = (
 _LOG = logging.getLogger("uare_rt")
 
 
+def is_bundle(path: str | Path) -> bool:
+    """Whether a path is the directory of a bundle, complete or not."""
+    return (Path(path) / MANIFEST_NAME).exists()
+
+
 def is_checkpoint(path: str | Path) -> bool:
     """Whether a path is a checkpoint directory, complete or not, rather than a bundle."""
     root = Path(path)
-    return not (root / MANIFEST_NAME).exists() and any((root / name).exists() for name in CHECKPOINT_FILES)
+    return not is_bundle(root) and any((root / name).exists() for name in CHECKPOINT_FILES)
 
 
 def exported(checkpoint: str | Path) -> Path:

@@ -15,6 +15,9 @@ from uare_rt.protobuf import fields, packed, submessages, varint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 __all__ = ["Node", "OnnxModel"]
 
@@ -23,8 +26,10 @@ _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUES = 1,
 _NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_DOMAIN = 1, 2, 4, 7
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT = 1, 1
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
-_FLOAT, _INT64 = 1, 7
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_FLOAT, _INT64, _FLOAT16 = 1, 7, 10
+_ARRAYS = {_FLOAT: "<f4", _FLOAT16: "<f2"}
 
 
 class Node(NamedTuple):
@@ -217,6 +222,33 @@ class OnnxModel:
     def shape(self, initializer: str) -> tuple[int, ...]:
         """Of an initializer."""
         return tuple(_dims(memoryview(self.initializers[initializer])))
+
+    def array(self, initializer: str, folder: Path) -> NDArray[np.generic]:
+        """The values of an initializer of 16 or 32-bit floats; those of an external one lie in a file in a folder.
+
+        Raises:
+            BundleError: it is of another type, or its values are not there.
+        """
+        kind, raw, place = 0, memoryview(b""), dict[str, str]()
+        for number, value in fields(memoryview(self.initializers[initializer])):
+            if number == _TENSOR_TYPE and isinstance(value, int):
+                kind = value
+            elif number == _TENSOR_RAW and isinstance(value, memoryview):
+                raw = value
+            elif number == _TENSOR_EXTERNAL and isinstance(value, memoryview):
+                place[_text(value, _ENTRY_KEY)] = _text(value, _ENTRY_VALUE)
+        if kind not in _ARRAYS:
+            raise BundleError(f"{initializer} holds no 16 or 32-bit floats; export the bundle again")
+        try:
+            if place:
+                with (folder / place["location"]).open("rb") as file:
+                    file.seek(int(place.get("offset", 0)))
+                    raw = memoryview(file.read(int(place["length"])))
+            return np.frombuffer(raw, _ARRAYS[kind]).reshape(self.shape(initializer))
+        except (KeyError, OSError, ValueError) as error:
+            raise BundleError(
+                f"the values of {initializer} cannot be read ({error}); export the bundle again"
+            ) from error
 
     def reshape(self, initializer: str, shape: Sequence[int]) -> None:
         """Declare another shape for the values of an initializer, as many as before."""

@@ -9,7 +9,7 @@ import torch
 
 from uare_rt.errors import InputError, UsageError
 from uare_rt.model.nano import UareNano
-from uare_rt.model.weights import load_nano, read_tensors, sha256_of, write_tensors
+from uare_rt.model.weights import load_nano, read_tensors, weights_digest, write_tensors
 from uare_rt.training.muon import Muon
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class TrainingState:
         self.optimizers.append(torch.optim.AdamW(settings, lr=recipe.learning_rate, betas=(0.9, 0.99), foreach=True))
 
     def begin_from(self, weights: Path) -> None:
-        """Take the weights of an earlier training, folded ones.
+        """Take the weights of an earlier training, folded ones: a weight file or a bundle.
 
         Raises:
             InputError: they cannot be read, or belong to another preset.
@@ -100,7 +100,7 @@ class TrainingState:
             )
         self.model.load_state_dict(model.state_dict())
         self.average.load_state_dict(model.state_dict())
-        self.start = sha256_of(weights)
+        self.start = weights_digest(weights)
 
     def set_rate(self, step: int) -> None:
         """Set the learning rates of a step."""

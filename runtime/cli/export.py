@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from uare_rt.checkpoints import is_bundle
 from uare_rt.cli.console import Meter, emit
 from uare_rt.cli.extras import needs_extra
 from uare_rt.cli.options import OverwriteOption
@@ -26,7 +27,8 @@ class CacheChoice(str, Enum):
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Weights of `uare-rt train`, or a uare-7b directory.")
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="Weights of `uare-rt train`, a bundle, or uare-7b."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME.uare", help="The bundle to write.")],
     cache: Annotated[
@@ -40,7 +42,8 @@ def export(
 ) -> None:
     """Export a checkpoint to a bundle.
 
-    A directory is a uare-7b checkpoint in the layout of BAGEL-7B-MoT. Every ONNX graph is compared with PyTorch
+    A directory is a uare-7b checkpoint in the layout of BAGEL-7B-MoT, or a bundle of uare-nano in float32, whose graphs
+    are made anew from its weights. Every ONNX graph is compared with PyTorch
     before it is written.
     """
     if not checkpoint.exists():
@@ -49,7 +52,7 @@ def export(
         raise InputError(f"{images}: no such directory; check the path given to --images")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: exists already; add --overwrite to replace it, or choose another -o")
-    if checkpoint.is_dir():
+    if checkpoint.is_dir() and not is_bundle(checkpoint):
         if images is not None:
             raise UsageError("--images: a uare-7b checkpoint is compared on random inputs; leave it out")
         with needs_extra("export,vlm"):

@@ -26,7 +26,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of checkpoints and logs.")],
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="Recipe, by name or YAML file.")],
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="WEIGHTS", help="Begin from these weights.safetensors.")
+        Path | None, typer.Option("--from", metavar="WEIGHTS", help="Begin from a weights.safetensors or a NAME.uare.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the directory.")] = False,
     steps: Annotated[

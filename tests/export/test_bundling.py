@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import uare_rt
-from uare_rt.bundle import Bundle
+from uare_rt.bundle import Bundle, shipped_bundle
 from uare_rt.errors import InputError, OutputError, UareError
 from uare_rt.export import bundling
 from uare_rt.export.packing import round_to_storage
@@ -204,3 +204,14 @@ def test_images_for_the_comparison_are_checked(small_weights: Path, tmp_path: Pa
     Image.new("RGB", (15, 40)).save(folder / "a.png")
     with pytest.raises(InputError, match="15x40 is below 16 px"):
         bundling.export_bundle(small_weights, tmp_path / "new.uare", real_images=folder)
+
+
+@pytest.mark.slow
+def test_the_shipped_bundle_is_what_is_exported_from_its_own_weights(tmp_path: Path) -> None:
+    """Byte for byte: what is shipped is what this version exports, and no weight was lost on the way back."""
+    made = bundling.export_bundle(shipped_bundle(), tmp_path / "again.uare")
+    files = {path.name: path.read_bytes() for path in shipped_bundle().iterdir()}
+    again = {path.name: path.read_bytes() for path in made.iterdir()}
+    assert again.keys() == files.keys()
+    for name, content in files.items():
+        assert again[name] == content, name

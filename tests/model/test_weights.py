@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from uare_rt.bundle import Bundle, shipped_bundle
 from uare_rt.errors import InputError
 from uare_rt.model.nano import UareNano
-from uare_rt.model.weights import load_nano, read_tensors, save_nano, sha256_of
+from uare_rt.model.weights import load_nano, read_tensors, save_nano, sha256_of, weights_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,41 @@ def test_weights_and_facts_come_back(
     expected = random_model(small).float().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     assert sorted(p.name for p in saved.parent.iterdir()) == ["weights.json", saved.name]
+
+
+def test_a_bundle_gives_back_the_weights_that_its_graphs_run(tmp_path: Path) -> None:
+    """The shipped one: PyTorch with them and ONNX Runtime with its graphs agree, and they can be stored and read."""
+    ort = pytest.importorskip("onnxruntime")
+    model, facts = load_nano(shipped_bundle())
+    source = Bundle.open(shipped_bundle()).nano.source
+    assert facts == {"recipe": source.recipe, "steps": source.steps}
+    assert weights_digest(shipped_bundle()) == source.weights_sha256
+    assert sum(parameter.numel() for parameter in model.parameters()) == source.parameters
+    save_nano(model, tmp_path / "weights.safetensors", facts)
+    again, _ = load_nano(tmp_path / "weights.safetensors")
+    views = torch.rand(9, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    frame = torch.rand(1, 3, 48, 80, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits, context = again.assess(views[None])
+        restored = {scale: again.restore(frame, context, scale).numpy() for scale in (1, 2, 4)}
+    session = ort.InferenceSession(str(shipped_bundle() / "assess.onnx"), providers=["CPUExecutionProvider"])
+    got = session.run(["slot_logits", "ctx_vec"], {"views": views.numpy()})
+    for value, expected in zip(got, (logits[0], context.vec[0]), strict=True):
+        np.testing.assert_allclose(value, expected.numpy(), rtol=0, atol=1e-4)
+    feed = dict(zip(("ctx_k", "ctx_v", "ctx_vec"), (context.k[:, 0], context.v[:, 0], context.vec[0]), strict=True))
+    feed = {"frame": frame.numpy(), **{name: part.numpy() for name, part in feed.items()}}
+    for scale, expected in restored.items():
+        path = shipped_bundle() / f"restore_x{scale}.onnx"
+        (value,) = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feed)
+        np.testing.assert_allclose(value, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny.uare", "tiny-int8.uare"])
+def test_a_bundle_without_all_weights_by_name_is_refused(data_dir: Path, name: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"{name}: its weights cannot be read back: no .* and \d+ more; give a bundle"
+    ):
+        load_nano(data_dir / name)
 
 
 def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, str]], object]) -> None:
