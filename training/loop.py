@@ -17,6 +17,7 @@ from uare_rt.errors import OutputError, UareError, UsageError
 from uare_rt.model.nano import UareNano
 from uare_rt.model.presets.nano import UARE_NANO
 from uare_rt.model.weights import save_nano, write_tensors
+from uare_rt.reserving import reserved
 from uare_rt.training.loader import Loader
 from uare_rt.training.objective import Losses, objective
 from uare_rt.training.recipe import Recipe, load_recipe
@@ -120,7 +121,7 @@ def run(
     Raises:
         UsageError: the recipe is wrong, ``out`` holds another run, or ``start`` does not go with the recipe.
         InputError: no usable photos, a damaged checkpoint, or ``start`` holds no weights of the preset.
-        OutputError: ``out`` cannot be written.
+        OutputError: ``out`` cannot be written, or another process trains there.
         UareError: the loss was not finite several times; the batch is saved for inspection.
         KeyboardInterrupt: passed on after a checkpoint was written.
     """
@@ -133,34 +134,35 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be created ({error.strerror}); choose another directory") from None
-    if threads:
-        torch.set_num_threads(threads)
-    torch.manual_seed(plan.seed)
-    state = TrainingState(_new_model(plan), _new_model(plan), plan)
-    if resume and checkpoint.exists():
-        state.load(checkpoint)
-    elif start is not None:
-        state.begin_from(start)
-    trainer = _Trainer(plan, state, out, Validation(held_out), progress)
-    deadline = math.inf if time_budget is None else time.monotonic() + 60 * time_budget
-    with Loader(photos, plan, state.step, workers) as batches:
-        try:
-            for batch in batches:
-                trainer.train_on(batch)
-                if time.monotonic() > deadline:
-                    break
-        except KeyboardInterrupt:
-            trainer.save(len(photos))
-            raise
-    trainer.save(len(photos))
-    return TrainingReport(
-        out / "weights.safetensors",
-        state.step,
-        state.step >= plan.steps,
-        trainer.skipped,
-        trainer.validation,
-        len(photos),
-    )
+    with reserved(out, "training", inside=True):
+        if threads:
+            torch.set_num_threads(threads)
+        torch.manual_seed(plan.seed)
+        state = TrainingState(_new_model(plan), _new_model(plan), plan)
+        if resume and checkpoint.exists():
+            state.load(checkpoint)
+        elif start is not None:
+            state.begin_from(start)
+        trainer = _Trainer(plan, state, out, Validation(held_out), progress)
+        deadline = math.inf if time_budget is None else time.monotonic() + 60 * time_budget
+        with Loader(photos, plan, state.step, workers) as batches:
+            try:
+                for batch in batches:
+                    trainer.train_on(batch)
+                    if time.monotonic() > deadline:
+                        break
+            except KeyboardInterrupt:
+                trainer.save(len(photos))
+                raise
+        trainer.save(len(photos))
+        return TrainingReport(
+            out / "weights.safetensors",
+            state.step,
+            state.step >= plan.steps,
+            trainer.skipped,
+            trainer.validation,
+            len(photos),
+        )
 
 
 def _new_model(recipe: Recipe) -> UareNano:

@@ -14,6 +14,7 @@ from uare_rt.cli.console import Meter, emit, emit_table
 from uare_rt.cli.extras import needs_extra
 from uare_rt.cli.options import OverwriteOption
 from uare_rt.errors import InputError, OutputError, UsageError
+from uare_rt.reserving import reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +92,7 @@ def build(
         raise UsageError(f"--precision {precision}: {backend} computes in fp32 on processors; choose fp32 or int8")
     profile = parse_sides(sides)
     compiler = _compiler(backend)
-    with needs_extra("calibration"), _reserved(out), _source(model) as source, Meter(1) as meter:
+    with needs_extra("calibration"), reserved(out, "build"), _source(model) as source, Meter(1) as meter:
         from uare_rt.calibration.request import BuildRequest
 
         request = BuildRequest(
@@ -225,27 +226,6 @@ def _compiler(backend: str) -> Any | None:
         return None  # compiles for the device it runs on: the first load there does it
     with needs_extra(extra):
         return importlib.import_module(module)
-
-
-@contextlib.contextmanager
-def _reserved(out: Path) -> Iterator[None]:
-    """Refuse a second build of the same bundle while one is under way."""
-    import fcntl
-
-    lock = out.parent / f".{out.name}.lock"
-    try:
-        stream = lock.open("w")
-    except OSError as exc:
-        raise OutputError(f"{out.parent}: cannot write into it ({exc.strerror}); choose another -o") from exc
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise OutputError(f"{out}: another build is writing it; wait for it, or choose another -o") from exc
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

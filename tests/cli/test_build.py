@@ -135,7 +135,7 @@ def test_int8_for_processors_runs_and_is_described(
 ) -> None:
     # What the tiny model, which restores nothing, does to a flawless picture is of no interest here.
     monkeypatch.setattr("uare_rt.calibration.build.missed", lambda proof, reference, budget: [])
-    monkeypatch.setattr(selection, "_LIKENESS", 0.0)
+    monkeypatch.setattr(selection, "_LIKENESS", {"int8": 0.0, "bf16": 0.0})
     result = run(
         "build", "--model", tiny, "--backend", "openvino", "--precision", "int8", "--data", pictures,
         "--max-drop-db", "1", "-o", "a.uare",

@@ -68,6 +68,23 @@ def test_a_run_leaves_weights_metrics_and_a_report(write_recipe: Write, data: Pa
     assert (facts["steps"], facts["planned_steps"], facts["photos"]) == (6, 6, 2)
 
 
+def test_a_second_run_in_a_directory_is_refused_while_the_first_is_under_way(
+    write_recipe: Write, data: Path, tmp_path: Path
+) -> None:
+    out, seen = tmp_path / "out", []
+
+    def again(progress: TrainingProgress) -> None:
+        for resume in (False, True):
+            with pytest.raises(OutputError, match="out: another training is writing it; wait for it"):
+                run(write_recipe(), data, out, workers=0, resume=resume)
+        seen.append(progress.step)
+
+    report = run(write_recipe(), data, out, workers=0, progress=again)
+    assert report.finished
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert not (out / ".lock").exists()
+
+
 def test_two_runs_are_the_same_and_the_seed_matters(write_recipe: Write, data: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         run(write_recipe(), data, tmp_path / name, workers=0)
