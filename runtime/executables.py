@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from uare_rt.errors import BackendError, UsageError
-from uare_rt.onnx_parts import OnnxModel
+from uare_rt.onnx_parts import makes_value
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -83,9 +83,9 @@ class Executables:
         """Whether a graph has a value of that name inside, where it can be cut in two.
 
         Raises:
-            BundleError: the bundle has no such graph, or it cannot be read.
+            BundleError: the bundle has no such graph.
         """
-        return value in OnnxModel(self._bundle.graph(name).path.read_bytes()).makers()
+        return makes_value(self._bundle.graph(name).path.read_bytes(), value)
 
     def run(
         self,

@@ -67,7 +67,7 @@ def set_aside(model: OnnxModel, moving: str) -> list[Modulation]:
         if summed is None or scaled is None or moving in model.needed([summed[1], scaled[1]]):
             continue
         biases = makers[scaled[0]].inputs[2:]
-        if biases and [reader.type for reader in readers[node.outputs[0]]] == ["LeakyRelu"]:
+        if biases and [reader.type for reader in readers.get(node.outputs[0], [])] == ["LeakyRelu"]:
             found.append(Modulation(biases[0], scaled[1], summed[1]))
             bare[node.outputs[0]] = scaled[0]
             gone |= {node.outputs[0], summed[0]}

@@ -10,7 +10,7 @@ import pytest
 from uare_rt.bundle import Bundle, Part, shipped_bundle
 from uare_rt.errors import BundleError
 from uare_rt.manifest import BASE_NAME
-from uare_rt.onnx_parts import Node, OnnxModel
+from uare_rt.onnx_parts import Node, OnnxModel, makes_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +97,13 @@ def test_shapes_of_initializers_are_read_and_changed(content: bytes) -> None:
     assert model.shape("numbers") == (2, 2)
     added = next(t for t in onnx.load_model_from_string(model.to_bytes()).graph.initializer if t.name == "numbers")
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(added), [[3, 1], [-2, 1 << 40]])
+
+
+def test_values_are_found_without_taking_the_file_apart(content: bytes, tiny: Path) -> None:
+    makers = OnnxModel(content).makers()
+    assert all(makes_value(content, name) for name in makers)
+    assert not any(makes_value(content, name) for name in ("frame", "ctx_vec", "nowhere", "bas", "base2"))
+    assert not makes_value(Bundle.open(tiny).graph("restore_x1").path.read_bytes(), BASE_NAME)
 
 
 def test_parts_are_told_apart() -> None:
