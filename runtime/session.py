@@ -219,12 +219,17 @@ class Session:
                 self._shares[beside] = Restorer(Executables(self._bundle, self._backend, count))
             return self._shares[beside]
 
-    def _check_options(self, scale: int, strength: float, context: QualityContext | None) -> None:
+    def _check_options(self, scale: int, strength: float, context: object) -> None:
         if scale not in self.scales:
             raise UsageError(f"scale is {scale}, but {self.manifest.name} offers {', '.join(map(str, self.scales))}")
         if not 0.0 <= strength <= 1.0:
             raise UsageError(f"strength is {strength}, but must be from 0 to 1")
-        if context is not None and context.shapes() != self.manifest.context.shapes():
+        if context is None:
+            return
+        if not isinstance(context, QualityContext):
+            given = type(context).__name__
+            raise UsageError(f"the context is a {given}, but must be a QualityContext, as assess gives it")
+        if context.shapes() != self.manifest.context.shapes():
             raise UsageError(
                 f"the context has shapes {context.shapes()}, but {self.manifest.name} needs "
                 f"{self.manifest.context.shapes()}; assess with the same model"

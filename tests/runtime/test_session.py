@@ -214,6 +214,7 @@ def test_what_is_no_frame_is_refused(tiny_session: Session, image: Any, named: s
         ({"strength": float("nan")}, "strength is nan"),
         ({"tile": 8}, "tile is 8 px"),
         ({"context": QualityContext(*(np.zeros(1, np.float32),) * 3)}, "context has shapes"),
+        ({"context": "null"}, "context is a str, but must be a QualityContext"),
     ],
 )
 def test_options_are_checked(tiny_session: Session, options: dict[str, Any], named: str) -> None:
