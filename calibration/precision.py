@@ -25,6 +25,7 @@ from uare_rt.calibration.sensitivity import (
     choose_stored,
     keeps_flawless,
     measure_layers,
+    score_error,
 )
 from uare_rt.calibration.switches import Switchable
 from uare_rt.calibration.weights import RoundedWeight, round_weight
@@ -183,7 +184,7 @@ def int8(
         budget: largest mean loss of PSNR against float32, in dB.
         progress: called with what is done and the finished part.
     """
-    known: dict[str, tuple[float, float]] = {}
+    known: dict[str, tuple[float, float, float]] = {}
     assess = work["assess"]
     _round_weights(work.values())
     first = min(samples)
@@ -276,8 +277,8 @@ def prove(typed: Typed, samples: Mapping[int, Sequence[Sample]]) -> dict[str, Pr
 
 def accepts_scores(reference: Quality, other: Quality) -> bool:
     """Whether scores still rank pictures as they did."""
-    error = float(np.sqrt(np.mean(np.subtract(reference.scores, other.scores) ** 2)))
-    return spearman(reference.scores, other.scores) >= LEAST_SPEARMAN and error <= _LARGEST_SCORE_ERROR
+    alike = score_error(reference, other) <= _LARGEST_SCORE_ERROR
+    return spearman(reference.scores, other.scores) >= LEAST_SPEARMAN and alike
 
 
 def _switchable(item: GraphPrecision, observer: Observer) -> Switchable:
@@ -297,7 +298,7 @@ def _search(
     measure: Callable[..., Quality],
     reference: Quality,
     budget: float,
-    known: dict[str, tuple[float, float]],
+    known: dict[str, tuple[float, float, float]],
     progress: Progress,
 ) -> None:
     usable = [layer for layer in item.layers if _has_range(layer, item.ranges)]
@@ -307,13 +308,15 @@ def _search(
 
     alone = partial(measure, part=_ALONE)
     item.sensitivities = measure_layers(usable, item.seen.macs, alone, known, advance)
-    known.update({s.layer.key: (s.drop_db, s.drop_ssim) for s in item.sensitivities if s.layer.key})
+    known.update({s.layer.key: (s.drop_db, s.drop_ssim, s.score_error) for s in item.sensitivities if s.layer.key})
     progress(f"choosing the mixed precision of {item.name}", 0.0)
 
     def accept(quality: Quality) -> bool:
         return keeps_flawless(reference, quality) and (item.name != "assess" or accepts_scores(reference, quality))
 
-    choice = choose(item.sensitivities, measure, reference, budget, accept=accept)
+    choice = choose(
+        item.sensitivities, measure, reference, budget, largest_score_error=_LARGEST_SCORE_ERROR, accept=accept
+    )
     # Where the budget is spent already, weights may cost no more than that.
     allowed = max(budget, choice.drop_db)
     stored = choose_stored(

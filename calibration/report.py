@@ -172,12 +172,13 @@ def _layers(item: GraphPrecision) -> str:
                 f"{100 * s.share:.2f}",
                 f"{s.drop_db:+.4f}",
                 f"{s.drop_ssim:+.5f}",
+                f"{s.score_error:.4f}",
                 state,
                 bar,
             )
         )
     share = f"{100 * item.int8_share('conv'):.0f} % of convolutions, {100 * item.int8_share():.0f} % of all"
-    headers = ("layer", "node", "MACs %", "alone: loss dB", "loss SSIM", "precision", "")
+    headers = ("layer", "node", "MACs %", "alone: loss dB", "loss SSIM", "scores moved", "precision", "")
     return f"<h2>{item.name}: {share} in INT8</h2>" + _table(headers, rows, raw=True)
 
 

@@ -92,6 +92,7 @@ class Sensitivity:
         share: of the graph's multiplications, 0..1.
         drop_db: loss of PSNR against half precision, mean over the samples; negative by chance.
         drop_ssim: loss of SSIM, likewise.
+        score_error: what it moves scores by, see `score_error`; 0 where the graph assesses nothing.
     """
 
     layer: Layer
@@ -99,6 +100,7 @@ class Sensitivity:
     share: float
     drop_db: float
     drop_ssim: float
+    score_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ def mean_drop(reference: Quality, other: Quality) -> float:
     return float(np.mean(drops(reference, other)[reference.counted]))
 
 
+def score_error(reference: Quality, other: Quality) -> float:
+    """Difference of scores, root mean square in levels of 1..5; 0 where there are none."""
+    return float(np.sqrt(np.mean(np.subtract(reference.scores, other.scores) ** 2))) if reference.scores else 0.0
+
+
 def keeps_flawless(reference: Quality, other: Quality) -> bool:
     """Whether every picture that needed no restoration keeps `LEAST_FLAWLESS` dB, if the reference does."""
     return bool((np.array(other.psnr)[reference.unharmed] >= LEAST_FLAWLESS).all())
@@ -141,7 +148,7 @@ def measure_layers(
     layers: Sequence[Layer],
     macs: Mapping[str, int],
     measure: Callable[[Collection[str]], Quality],
-    known: Mapping[str, tuple[float, float]],
+    known: Mapping[str, tuple[float, float, float]],
     progress: Callable[[int, int], None],
 ) -> list[Sensitivity]:
     """Measure every layer alone.
@@ -158,12 +165,13 @@ def measure_layers(
     found = []
     for done, layer in enumerate(layers, start=1):
         if layer.key in known:
-            drop_db, drop_ssim = known[layer.key]
+            drop_db, drop_ssim, error = known[layer.key]
         else:
             quality = measure((layer.name,))
             drop_db = mean_drop(reference, quality)
             drop_ssim = float(np.mean(np.subtract(reference.ssim, quality.ssim)[reference.counted]))
-        found.append(Sensitivity(layer, macs[layer.name], macs[layer.name] / total, drop_db, drop_ssim))
+            error = score_error(reference, quality)
+        found.append(Sensitivity(layer, macs[layer.name], macs[layer.name] / total, drop_db, drop_ssim, error))
         progress(done, len(layers))
     return found
 
@@ -181,6 +189,7 @@ def choose(
     reference: Quality,
     budget: float,
     *,
+    largest_score_error: float = np.inf,
     unusable: Collection[str] = (),
     accept: Callable[[Quality], bool] = lambda _: True,
 ) -> Choice:
@@ -191,14 +200,19 @@ def choose(
         measure: quality of a configuration.
         reference: quality in float32.
         budget: largest mean loss of PSNR against the reference, in dB.
+        largest_score_error: that `accept` allows, for the order in which layers are given up.
         unusable: names of layers that cannot be quantised.
         accept: a further condition on the quality.
     """
     kept = {s.layer.name: reason for s in sensitivities if (reason := worthwhile(s))}
     kept |= dict.fromkeys(unusable, "no range")
     free = [s for s in sensitivities if s.layer.name not in kept]
-    # Most quality lost per multiplication first.
-    order = sorted(free, key=lambda s: -max(s.drop_db, 0.0) / max(s.macs, 1))
+
+    def cost(s: Sensitivity) -> float:
+        """Of what may be lost, per multiplication; errors of scores add up as their squares do."""
+        return (max(s.drop_db, 0.0) / max(budget, 1e-6) + (s.score_error / largest_score_error) ** 2) / max(s.macs, 1)
+
+    order = sorted(free, key=cost, reverse=True)
     measured: dict[frozenset[str], tuple[float, bool]] = {}
 
     def fits(int8: frozenset[str]) -> bool:

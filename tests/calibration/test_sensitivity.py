@@ -15,7 +15,7 @@ from uare_rt.calibration.layers import Layer, find_layers
 from uare_rt.calibration.observation import observe
 from uare_rt.calibration.qdq import place
 from uare_rt.calibration.rounding import rounded
-from uare_rt.calibration.sensitivity import Quality, Sensitivity, choose, measure_layers
+from uare_rt.calibration.sensitivity import Quality, Sensitivity, choose, measure_layers, score_error
 from uare_rt.calibration.switches import Switchable
 
 Frames = list[dict[str, NDArray[np.float32]]]
@@ -64,7 +64,7 @@ def test_known_drops_are_not_measured_again() -> None:
         measured.append(tuple(int8))
         return quality(int8)
 
-    found = measure_layers(layers, MACS, measure, {"large": (0.5, 0.1)}, lambda done, total: None)
+    found = measure_layers(layers, MACS, measure, {"large": (0.5, 0.1, 0.0)}, lambda done, total: None)
     assert ("large",) not in measured
     assert next(s for s in found if s.layer.name == "large").drop_db == 0.5
 
@@ -104,6 +104,27 @@ def test_layers_without_a_range_and_attention_stay() -> None:
     choice = choose([*found, attention], quality, quality(()), 9.0, unusable=["large"])
     assert choice.kept["attend"] == "attention"
     assert choice.kept["large"] == "no range"
+
+
+def test_where_scores_decide_the_layer_that_moves_them_most_is_given_up() -> None:
+    """Its loss of PSNR is none, so by that alone it would be the last to go."""
+
+    def measure(int8: Collection[str]) -> Quality:
+        moved = 0.05 * ("large" in int8) + 0.01 * ("middle" in int8) + 0.001 * len(int8)
+        drop = 0.001 * ("large" not in int8) * len(int8)
+        return Quality((40.0 - drop, 30.0 - drop), (0.9, 0.8), scores=(2.0 + moved, 3.0 - moved))
+
+    layers = [Layer(name, name, "conv", (f"{name}.in",), key=name) for name in DROPS]
+    found = measure_layers(layers, MACS, measure, {}, lambda done, total: None)
+    moved = {s.layer.name: s.score_error for s in found}
+    assert moved == pytest.approx({"fragile": 0.001, "large": 0.051, "middle": 0.011, "small": 0.001, "tiny": 0.001})
+    reference = measure(())
+    choice = choose(
+        found, measure, reference, 9.0, largest_score_error=0.04,
+        accept=lambda q: score_error(reference, q) <= 0.04,
+    )  # fmt: skip
+    assert choice.int8 == {"fragile", "middle", "small"}
+    assert choice.kept["large"] == "sensitive"
 
 
 def test_a_further_condition_counts() -> None:

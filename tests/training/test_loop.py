@@ -22,7 +22,7 @@ from uare_rt.training.recipe import load_recipe
 from uare_rt.training.samples import PhotoStore, find_photos, make_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from uare_rt.model.presets.nano import NanoConfig
 
@@ -94,6 +94,15 @@ def test_two_runs_are_the_same_and_the_seed_matters(write_recipe: Write, data: P
     assert any(not torch.equal(ours[name], others[name]) for name in ours)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts however the tests were started: a shell lets its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_resumed_run_is_the_uninterrupted_one(write_recipe: Write, data: Path, tmp_path: Path, stop: int) -> None:
     recipe = write_recipe()
