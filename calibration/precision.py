@@ -53,7 +53,7 @@ __all__ = [
 
 LEAST_SPEARMAN = 0.995
 _ASSESS_SHARE = 0.3  # of the budget, for what a changed context does to restoration
-_MARGIN = 0.35  # of the budget: photographs lose three times what the searched pictures do
+_MARGIN = 0.8  # of the budget, kept for other pictures than the searched ones
 _LARGEST_SCORE_ERROR = 0.04  # RMS, in levels of 1..5
 _ALONE = slice(1, None, 2)  # samples that tell which of the layers are the sensitive ones
 _ALL = slice(None)
