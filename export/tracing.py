@@ -106,19 +106,18 @@ def _name_weights(model: onnx.ModelProto, module: nn.Module) -> None:
     With ``_T`` behind it where the graph holds the transposed matrix.
     """
     kept = {tensor.name for tensor in model.graph.initializer}
-    names = {}
+    names: dict[bytes, list[str]] = {}
     for name, parameter in module.named_parameters():
         if parameter.ndim == 2 and name not in kept:
             values = parameter.detach().numpy()
-            names[values.tobytes()] = name
-            names[values.T.tobytes()] = f"{name}_T"
+            names.setdefault(values.tobytes(), []).append(name)
+            names.setdefault(values.T.tobytes(), []).append(f"{name}_T")
     renamed = {}
     for tensor in model.graph.initializer:
         if "." not in tensor.name and tensor.data_type == onnx.TensorProto.FLOAT:
-            name = names.pop(numpy_helper.to_array(tensor).tobytes(), None)
-            if name is not None:
-                renamed[tensor.name] = name
-                tensor.name = name
+            possible = names.get(numpy_helper.to_array(tensor).tobytes())
+            if possible:  # equal values may have any of their names
+                renamed[tensor.name] = tensor.name = possible.pop(0)
     for node in model.graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)

@@ -62,11 +62,13 @@ def read_bundle(path: Path) -> tuple[UareNano, dict[str, Any]]:
         for name, tensor in wanted.items()
         if name in found and found[name].numel() != tensor.numel()
     ]
+    faults += [f"{name} holds NaN or infinity" for name, tensor in found.items() if not tensor.isfinite().all()]
     if faults:
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise InputError(
             f"{path}: its weights cannot be read back: {'; '.join(faults[:4])}{more}; give a bundle in float32 that "
-            "this version exported, or the weights.safetensors that it was exported from"
+            "this version exported (of equal weights, as untrained ones are, it may hold one), or the "
+            "weights.safetensors that it was exported from"
         )
     model.load_state_dict({name: values.reshape(wanted[name].shape) for name, values in found.items()})
     return model.eval(), {"recipe": bundle.nano.source.recipe, "steps": bundle.nano.source.steps}

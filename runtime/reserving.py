@@ -18,7 +18,7 @@ __all__ = ["reserved"]
 def reserved(target: Path, work: str, *, inside: bool = False) -> Iterator[None]:
     """Refuse a second process that would write a target while one does; what is killed reserves nothing.
 
-    Where the system has no such locks (Windows), nobody is refused.
+    Where the system or the file system has no such locks (Windows, some networks), nobody is refused.
 
     Args:
         target: what is written, there or not.
@@ -39,10 +39,13 @@ def reserved(target: Path, work: str, *, inside: bool = False) -> Iterator[None]
     except OSError as error:
         raise OutputError(f"{lock.parent}: cannot write into it ({error.strerror}); choose another -o") from error
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(f"{target}: another {work} is writing it; wait for it, or choose another -o") from error
+        with contextlib.suppress(OSError):  # of file systems without locks
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"{target}: another {work} is writing it; wait for it, or choose another -o"
+                ) from error
         try:
             yield
         finally:

@@ -71,7 +71,7 @@ class Choice:
         backend: its name.
         threads: for one run.
         precision: of the restore graphs.
-        milliseconds: median for a frame of 384x384 px with a constant context, when it was measured.
+        milliseconds: median for a frame of 384x384 px, when it was measured.
     """
 
     backend: str
@@ -83,7 +83,7 @@ class Choice:
 def candidates(bundle: Bundle, backend: str | None = None, threads: int | None = None) -> list[Place]:
     """Ways to run a bundle here: every backend of the processor, with all cores and, of many, with half of them.
 
-    Graphs in float32 count in bfloat16 too, where backend and processor compute it.
+    Graphs in float32 count in bfloat16 too where the backend is left open, and backend and processor compute it.
 
     Args:
         bundle: in INT8 it counts only where its build met the budget for quality, or where it has nothing else.
@@ -93,13 +93,19 @@ def candidates(bundle: Bundle, backend: str | None = None, threads: int | None =
     cores = available_cores()
     counts = [threads] if threads else [cores] if cores < 4 else [cores, cores // 2]
     names = PROCESSOR_BACKENDS if backend is None else (backend,)
+    own = bundle.nano.graphs["restore_x1"].precision
+
+    def counts_here(name: str, precision: str) -> bool:
+        derived = precision == _BF16 and own != _BF16
+        return not derived or (backend is None and _BF16 in backends.get(name).precisions)
+
     return [
         Place(name, count, precision)
         for name in names
         if backends.get(name).probe().available
         for count in counts
         for precision in _variants(bundle)
-        if precision != _BF16 or _BF16 in backends.get(name).precisions
+        if counts_here(name, precision)
     ]
 
 
@@ -127,7 +133,7 @@ def fastest(bundle: Bundle, backend: str | None = None, threads: int | None = No
     Measuring takes a second per candidate on a small machine; with one candidate there is nothing to measure.
 
     Args:
-        bundle: what to run; where it holds two precisions, one of them is chosen.
+        bundle: what to run; where it holds two precisions, or may be computed in bfloat16, one of them is chosen.
         backend: choose among precisions and threads of this one.
         threads: for one run, if that is not to be chosen.
 

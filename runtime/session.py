@@ -270,8 +270,9 @@ def load(
         bundle: a directory ``NAME.uare``, or a checkpoint in the layout of BAGEL-7B-MoT, which is exported into the
             user's cache when it is first given; None takes the ``uare-nano`` that comes with the package.
         backend: a name of ``uare_rt.backends.names()``; ``auto``; or ``fastest``, for long work on the processor: which
-            that is, and with how many threads, is measured once per machine (`uare_rt.selection`). So is the precision
-            where a bundle for processors holds two.
+            that is, with how many threads, and whether in bfloat16 where the processor has it (some 55 dB from
+            float32), is measured once per machine (`uare_rt.selection`). With any backend of the processor so is the
+            precision where a bundle holds two.
         threads: processor threads for one run; None takes all cores this process may use.
 
     Returns:

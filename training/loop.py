@@ -106,8 +106,8 @@ def run(
         recipe: YAML file or the name of a recipe that comes with the package.
         data: directory of photos, searched recursively.
         out: directory for ``checkpoint.safetensors``, ``weights.safetensors``, ``weights.json`` and ``metrics.csv``.
-        start: ``weights.safetensors`` of an earlier training to begin from; random weights if None. The recipe must
-            say ``reparameterised: false``, since stored weights are folded.
+        start: ``weights.safetensors`` of an earlier training, or a bundle, to begin from; random weights if None. The
+            recipe must say ``reparameterised: false``, since stored weights are folded.
         resume: continue from the checkpoint in ``out``.
         steps: replaces the recipe's number of steps.
         threads: CPU threads of the optimiser; PyTorch's default if None.

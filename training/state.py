@@ -86,6 +86,7 @@ class TrainingState:
         """Take the weights of an earlier training, folded ones: a weight file or a bundle.
 
         Raises:
+            BundleError: the bundle is damaged.
             InputError: they cannot be read, or belong to another preset.
             UsageError: the recipe trains branches that folded weights do not have.
         """

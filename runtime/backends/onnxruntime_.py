@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
-from uare_rt.backends.onnxruntime_modulated import BLOCKS, modulate, set_aside
+from uare_rt.backends.onnxruntime_modulated import BLOCKS, REVISION, modulate, set_aside
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores, cpu_identity
 from uare_rt.manifest import HALF_WEIGHTS
@@ -33,7 +34,9 @@ __all__ = ["OnnxRuntimeBackend"]
 
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
+_FP32 = "fp32"
 _LIKENESS = 1e-4  # of a graph with modulated weights to the plain one, of values around [0, 1]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
     facts = {
         "onnx": hashlib.sha256(graph.path.read_bytes()).hexdigest(),
         "part": graph.part,
+        "revision": REVISION,
         "bundle": graph.content,
         "backend": f"onnxruntime {ort.__version__}",
         "processor": cpu_identity(),
@@ -149,7 +153,11 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
 
 def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
     """The graph as it is run here, in ONNX Runtime's own format."""
-    modulated = with_modulated_weights(ort, graph, threads)
+    try:
+        modulated = with_modulated_weights(ort, graph, threads)
+    except Exception as error:  # nothing that is needed: the graph as it is runs too
+        _log.debug("%s: its modulation stays where it is (%s)", graph.path, one_line(error))
+        modulated = None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "graph.ort")
         if modulated is not None:
@@ -159,13 +167,17 @@ def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
 
 def with_modulated_weights(ort: Any, graph: GraphFile, threads: int | None) -> bytes | None:
     """The graph optimised as ONNX, its modulation moved into weights; None where that cannot be, or does not hold."""
+    if graph.spec.precision != _FP32:
+        return None
     model = _part(graph)
     modulations = set_aside(model, next(iter(model.inputs)))
     if not modulations:
         return None
     with tempfile.TemporaryDirectory() as folder:
         bare = save_optimised(ort, model.to_bytes(), Path(folder, "graph.onnx"), options(ort, threads, graph))
-    plain = _plain_session(ort, graph, threads, [_CPU])
+    as_exported = options(ort, threads, graph)
+    as_exported.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = ort.InferenceSession(_part(graph).to_bytes(), as_exported, providers=[_CPU])
     for block in BLOCKS:
         modulated = OnnxModel(bare)
         if modulate(modulated, modulations, block):

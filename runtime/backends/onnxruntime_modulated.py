@@ -17,10 +17,12 @@ from uare_rt.onnx_parts import Node, OnnxModel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BLOCKS", "Modulation", "modulate", "set_aside"]
+__all__ = ["BLOCKS", "REVISION", "Modulation", "modulate", "set_aside"]
 
 BLOCKS = (16, 8, 4)
 """Channels in a block: with AVX-512, with AVX or NEON, and with what is smaller."""
+REVISION = 1
+"""Of what is done here: graphs that were kept by another are made anew."""
 _BLOCKED = "com.microsoft.nchwc"
 
 

@@ -24,7 +24,8 @@ __all__ = ["KINDS", "Kind", "Rig", "Subject", "subjects"]
 
 Kind = Literal["assess", "restore", "constant", "whole"]
 KINDS: tuple[Kind, ...] = ("assess", "restore", "constant", "whole")
-"""The assess graph; the restore graph; the same with the context as a constant; a call of ``Session.restore`` so."""
+"""The assess graph; the whole restore graph, tone curve included; the same with the context as a constant; a call of
+``Session.restore``, which looks the curve up instead."""
 
 
 @dataclass(frozen=True)

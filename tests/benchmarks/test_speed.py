@@ -13,6 +13,8 @@ import av
 import numpy as np
 import pytest
 
+from uare_rt import backends
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,6 +55,7 @@ def checked(path: Path, name: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.skipif(not backends.get("openvino").probe().available, reason="openvino is not installed")
 def test_engines_give_the_same_pixels_and_are_timed_in_turn(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "peers.json"
     names = ("uare-rt", "uare-rt, OpenVINO, constant context", "ONNX Runtime, tuned")

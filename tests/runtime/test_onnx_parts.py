@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from uare_rt import backends
 from uare_rt.bundle import Bundle, Part, shipped_bundle
 from uare_rt.errors import BundleError
+from uare_rt.executables import Executables
 from uare_rt.manifest import BASE_NAME
 from uare_rt.onnx_parts import Node, OnnxModel, makes_value
 
@@ -106,5 +108,16 @@ def test_values_are_found_without_taking_the_file_apart(content: bytes, tiny: Pa
     assert not makes_value(Bundle.open(tiny).graph("restore_x1").path.read_bytes(), BASE_NAME)
 
 
-def test_parts_are_told_apart() -> None:
-    assert Part(BASE_NAME, behind=True) != Part(BASE_NAME, behind=False)
+def test_parts_of_a_graph_are_loaded_each_for_itself(rng: np.random.Generator) -> None:
+    bundle = Bundle.open(shipped_bundle())
+    graphs = Executables(bundle, backends.get("onnxruntime"), 1)
+    context = bundle.null_context().inputs()
+    frame = rng.random((1, 3, 32, 48), dtype=np.float32)
+    before, behind = (Part(BASE_NAME, behind=flag) for flag in (False, True))
+    for _ in range(2):
+        whole = graphs.run("restore_x1", {"frame": frame, **context})["restored"]
+        base = graphs.run("restore_x1", {"frame": frame, "ctx_vec": context["ctx_vec"]}, part=before)[BASE_NAME]
+        restored = graphs.run("restore_x1", {BASE_NAME: base, **context}, part=behind)["restored"]
+        assert not np.array_equal(base, whole)
+        np.testing.assert_allclose(restored, whole, rtol=0, atol=1e-5)
+    graphs.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +85,7 @@ def test_every_context_kind_and_scale_gives_what_the_plain_graph_gives(
             np.testing.assert_allclose(got, expected, rtol=0, atol=bound, err_msg=f"{name} {scale} {kind} {seed}")
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="ONNX Runtime has no blocked layout here")
 def test_the_shipped_graph_runs_in_parts_with_modulated_weights(bundle: Bundle) -> None:
     """What the other tests compare would be the plain graph with itself otherwise."""
     import onnxruntime as ort
@@ -130,3 +132,33 @@ def test_a_new_context_brings_its_own_table(bundle: Bundle, samples: NDArray[np.
             assert not np.array_equal(frames[4, kind], frames[5, kind])
             again = session.restore(as_kind(samples, kind), context=first).image
             np.testing.assert_array_equal(again, frames[4, kind])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_was_optimised_is_kept_modulated_or_not(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
+) -> None:
+    """Also where the modulation has to stay in place, and where taking it out fails."""
+    monkeypatch.setattr(executables, "_registry", {})
+    backend = backends.get("onnxruntime")
+
+    def failing(*_: Any) -> Any:
+        raise ValueError("no such graph")
+
+    for name, fails in (("whole", False), ("broken", True)):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        if fails:
+            monkeypatch.setattr(onnxruntime_, "set_aside", failing)
+        backend.load(bundle.computed_in(precision).graph("restore_x1"), threads=1)
+        assert len(list((tmp_path / name / "uare-rt" / "graphs").glob("*.engine"))) == 1
+
+
+def test_a_cache_that_cannot_be_written_to_is_no_obstacle(
+    bundle: Bundle, samples: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.setattr(executables, "_registry", {})
+    context = strange(bundle, 6)
+    restorer = Restorer(Executables(bundle, backends.get("onnxruntime"), 1))
+    got = restorer.run(samples, 1, context.inputs())
+    np.testing.assert_allclose(got, plain(bundle, samples, 1, context), rtol=0, atol=1e-4)

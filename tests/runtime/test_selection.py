@@ -171,8 +171,8 @@ def test_a_precision_that_is_computed_wrongly_here_is_never_taken(
     slow_down(monkeypatch, lambda graph: graph.spec.precision == "fp32", "onnxruntime")
     run = selection.Executables.run
 
-    def saturating(self: Any, name: str, *arguments: Any) -> dict[str, np.ndarray]:
-        outputs = run(self, name, *arguments)
+    def saturating(self: Any, name: str, *arguments: Any, **options: Any) -> dict[str, np.ndarray]:
+        outputs = run(self, name, *arguments, **options)
         if self._bundle.nano.graphs[name].precision == "int8":
             outputs["restored"] = np.minimum(outputs["restored"], 0.6)
         return outputs
@@ -190,9 +190,14 @@ def test_bfloat16_counts_where_the_processor_has_it(
 ) -> None:
     monkeypatch.setattr(type(backends.get("openvino")), "precisions", ("bf16",) if has else ())
     for any_bundle in (bundle, both(missed=["something"])):
-        assert [place.precision for place in candidates(any_bundle, "onnxruntime", 2)] == ["fp32"]
-        found = [place.precision for place in candidates(any_bundle, "openvino", 2)]
-        assert found == (["fp32", "bf16"] if has else ["fp32"])
+        found = candidates(any_bundle, None, 2)
+        assert [place.precision for place in found if place.backend == "onnxruntime"] == ["fp32"]
+        assert [place.precision for place in found if place.backend == "openvino"] == ["fp32", *["bf16"] * has]
+        # Only where the backend is left open.
+        assert [place.precision for place in candidates(any_bundle, "openvino", 2)] == ["fp32"]
+    # A bundle that was built so is run so.
+    built = bundle.computed_in("bf16")
+    assert [place.precision for place in candidates(built, None, 2)] == ["bf16", "bf16"]
 
 
 @needs_both
@@ -205,8 +210,8 @@ def test_bfloat16_is_taken_where_it_is_faster_and_like_float32(
     run = selection.Executables.run
     shift = 0.0
 
-    def shifted(self: Any, name: str, *arguments: Any) -> dict[str, np.ndarray]:
-        outputs = run(self, name, *arguments)
+    def shifted(self: Any, name: str, *arguments: Any, **options: Any) -> dict[str, np.ndarray]:
+        outputs = run(self, name, *arguments, **options)
         if "restored" in outputs and self._bundle.nano.graphs[name].precision == "bf16":
             outputs["restored"] = outputs["restored"] + np.float32(shift)
         return outputs
