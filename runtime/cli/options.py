@@ -23,7 +23,7 @@ BackendOption = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="Inference backend, `uare-rt doctor` lists them; `fastest` measures which, once per machine.",
+        help="Inference backend, `uare-rt doctor` lists them; `fastest` measures which, and whether in bfloat16.",
     ),
 ]
 ThreadsOption = Annotated[
