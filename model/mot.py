@@ -115,6 +115,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x.float() * cos + turned.float() * sin).to(x.dtype)
 
 
+def _by_head(x: Tensor) -> Tensor:
+    """[B, T, heads, d] -> [B, heads, T, d]. One head moves nothing, and nothing then merges with what comes next."""
+    return x.squeeze(2).unsqueeze(1) if x.shape[2] == 1 else x.transpose(1, 2)
+
+
 def block_causal_mask(blocks: Sequence[tuple[int, bool]]) -> Tensor:
     """Which new token each new token may see: a block sees itself and every earlier block.
 
@@ -295,7 +300,7 @@ class MoTLayer(nn.Module):
             for s, part in zip(segments, x.split([s.length for s in segments], dim=1), strict=True)
         ]
         q, k, v = (
-            (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
+            _by_head(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
             for parts in zip(*projected, strict=True)
         )
         if rope is not None:

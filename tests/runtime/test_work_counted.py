@@ -112,7 +112,7 @@ def test_modulated_weights_leave_nothing_between_the_convolutions(shipped: Bundl
     assert after["ReorderInput"] <= 1
     # No pass over a whole frame is left but the sum with the residual: the curve's are gone too.
     assert after["Sqrt"] == 0
-    assert sum(after.values()) <= 430
+    assert sum(after.values()) <= 440
 
 
 def test_the_shipped_graph_grows_no_heavier(shipped: Bundle) -> None:
