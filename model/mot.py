@@ -300,8 +300,7 @@ class MoTLayer(nn.Module):
             for s, part in zip(segments, x.split([s.length for s in segments], dim=1), strict=True)
         ]
         q, k, v = (
-            _by_head(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-            for parts in zip(*projected, strict=True)
+            _by_head(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)) for parts in zip(*projected, strict=True)
         )
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)

@@ -149,7 +149,7 @@ def test_growth_is_measured_and_video_is_held_against_a_plain_loop(tiny: Path, c
     assert 0.05 < measured["frame_4k"]["peak_gb"] < 2
     (video,) = measured["video"]
     assert video["still"]
-    assert set(video["seconds"]) == {"plain", "uare-rt", "no reuse"}
+    assert set(video["seconds"]) == {"plain", "uare-rt", "no reuse", "fastest"}
     bounds = {limit["name"]: limit["bound"] for limit in result["limits"]}
     assert bounds[f"{clip.name}, times the plain loop"] == 2.0
     assert "<svg" in plot.read_text()
