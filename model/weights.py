@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from uare_rt.bundle import Bundle
-from uare_rt.checkpoints import is_bundle
+from uare_rt.bundle import Bundle, is_bundle
 from uare_rt.errors import InputError, OutputError
 from uare_rt.model.bundle_weights import read_bundle
 from uare_rt.model.mot import MoTConfig

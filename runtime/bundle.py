@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Bundle", "GraphFile", "Part", "shipped_bundle", "write_bundle"]
+__all__ = ["Bundle", "GraphFile", "Part", "is_bundle", "shipped_bundle", "write_bundle"]
 
 _CHUNK = 1 << 20
 
@@ -80,6 +80,11 @@ class GraphFile(NamedTuple):
     size: int = 0
     constants: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
     part: Part | None = None
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether a path is the directory of a bundle, complete or not."""
+    return (Path(path) / MANIFEST_NAME).exists()
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 from uare_rt._version import __version__
+from uare_rt.bundle import is_bundle
 from uare_rt.errors import InputError
 from uare_rt.manifest import MANIFEST_NAME, SCHEMA_VERSION
 from uare_rt.vlm.layout import INTERFACE, UnifiedLayout
 
-__all__ = ["CHECKPOINT_FILES", "exported", "is_bundle", "is_checkpoint"]
+__all__ = ["CHECKPOINT_FILES", "exported", "is_checkpoint"]
 
 CHECKPOINT_FILES = (
     "ema.safetensors",
@@ -29,11 +30,6 @@ CHECKPOINT_FILES = (
 """A directory with one of these and no manifest is a checkpoint."""
 
 _LOG = logging.getLogger("uare_rt")
-
-
-def is_bundle(path: str | Path) -> bool:
-    """Whether a path is the directory of a bundle, complete or not."""
-    return (Path(path) / MANIFEST_NAME).exists()
 
 
 def is_checkpoint(path: str | Path) -> bool:

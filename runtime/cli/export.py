@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from uare_rt.checkpoints import is_bundle
+from uare_rt.bundle import is_bundle
 from uare_rt.cli.console import Meter, emit
 from uare_rt.cli.extras import needs_extra
 from uare_rt.cli.options import OverwriteOption

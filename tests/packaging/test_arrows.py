@@ -24,7 +24,9 @@ ARROWS = {
     "kernels": set(),
 }
 # The vocabulary and the contracts of the runtime, which every room shares.
-SHARED = {"errors", "machine", "slots", "views", "images", "bundle", "manifest", "vlm", "_version"}
+SHARED = {
+    "errors", "machine", "reserving", "slots", "views", "images", "bundle", "manifest", "onnx_parts", "vlm", "_version",
+}  # fmt: skip
 # Rooms that a command of the CLI may import when it runs.
 LAZY_IN_CLI = {"export", "model", "training", "calibration"}
 
