@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import uare_rt
-from uare_rt import backends, selection
+from uare_rt import backends, executables, selection
 from uare_rt.backends.engine_cache import cache_directory
 from uare_rt.bench.pairs import Samples
 from uare_rt.bundle import Bundle, shipped_bundle
@@ -34,6 +34,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(selection, "_SIDE", 64)
     monkeypatch.setattr(selection, "_ROUNDS", 2)
+    monkeypatch.setattr(executables, "_registry", {})  # what other tests hold open would be shared, and not slowed down
 
 
 @pytest.fixture
