@@ -261,6 +261,10 @@ def makes_value(content: bytes, name: str) -> bool:
     """Whether a node of an ONNX file has an output of that name.
 
     Looked for as the bytes that it would be: taking the file apart takes longer than loading it otherwise does.
+
+    Args:
+        content: of the file; nothing is raised where it is none.
+        name: of the value.
     """
     return packed(_NODE_OUTPUT, name.encode()) in content
 

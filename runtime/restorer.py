@@ -35,6 +35,9 @@ class Restorer:
 
     Args:
         graphs: of the bundle.
+
+    Attributes:
+        graphs: the same; whoever made them closes them.
     """
 
     def __init__(self, graphs: Executables) -> None:

@@ -166,7 +166,11 @@ def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
 
 
 def with_modulated_weights(ort: Any, graph: GraphFile, threads: int | None) -> bytes | None:
-    """The graph optimised as ONNX, its modulation moved into weights; None where that cannot be, or does not hold."""
+    """The graph optimised as ONNX, its modulation moved into weights; None where that cannot be, or does not hold.
+
+    Raises:
+        BundleError: the graph cannot be read, or has no such part. ONNX Runtime's own errors pass through.
+    """
     if graph.spec.precision != _FP32:
         return None
     model = _part(graph)
