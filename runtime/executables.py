@@ -49,15 +49,16 @@ class Executables:
         bundle: an opened bundle.
         backend: where its graphs run.
         threads: processor threads for one run; None takes all cores this process may use.
+        beside: runs at the same time, each with that many.
 
     Raises:
         UsageError: threads is below 1.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None, beside: int = 1) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, but must be at least 1")
-        self._bundle, self._backend, self._threads = bundle, backend, threads
+        self._bundle, self._backend, self._threads, self._beside = bundle, backend, threads, beside
         self._lock = threading.Lock()
         self._loaded: _Loaded = {}
         self._closed = False
@@ -146,11 +147,11 @@ class Executables:
                 return self._loaded[place][1]
             graph = self._bundle.graph(name)._replace(constants=constants, part=part)
             kind = (graph.path.resolve(), graph.content, graph.spec.precision)
-            key = (id(self._backend), *kind, self._threads, *place)
+            key = (id(self._backend), *kind, self._threads, self._beside, *place)
             # Before the next one takes memory. Another thread may be about to run it: it ends with its last reference.
             for old in [at for at in self._loaded if at[1] and constants]:
                 _release(self._loaded.pop(old)[0], close=False)
-            executable = _acquire(key, self._backend, graph, self._threads)
+            executable = _acquire(key, self._backend, graph, self._threads, self._beside)
             self._loaded[place] = (key, executable)
             return executable
 
@@ -164,14 +165,16 @@ def _digest(constants: Mapping[str, NDArray[np.float32]]) -> str:
     return digest.hexdigest()
 
 
-def _acquire(key: tuple[object, ...], backend: Backend, graph: GraphFile, threads: int | None) -> Executable:
+def _acquire(
+    key: tuple[object, ...], backend: Backend, graph: GraphFile, threads: int | None, beside: int
+) -> Executable:
     with _registry_lock:
         shared = _registry.setdefault(key, _Shared(backend))
         shared.users += 1
     try:
         with shared.lock:
             if shared.executable is None:
-                shared.executable = backend.load(graph, threads=threads)
+                shared.executable = backend.load(graph, threads=threads, beside=beside)
             return shared.executable
     except BaseException:
         _release(key, close=False)

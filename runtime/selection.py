@@ -13,6 +13,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,7 @@ from uare_rt.machine import available_cores, cpu_model
 from uare_rt.restorer import Restorer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -42,6 +43,7 @@ PROCESSOR_BACKENDS = ("onnxruntime", "openvino")
 _BF16 = "bf16"
 _SIDE = 384  # px; large enough for the parts of a frame's cost to have their usual shares
 _ROUNDS = 5
+_PARTS = 6  # in a round
 _PRICE = 1.03  # a lower precision costs some quality, so it has to be faster by more than noise
 # dB to float32: what INT8 has where it is computed as it was proven; bfloat16 has some 55 dB.
 _LIKENESS = {"int8": 40.0, _BF16: 50.0}
@@ -71,12 +73,14 @@ class Choice:
         backend: its name.
         threads: for one run.
         precision: of the restore graphs.
+        parts: where small parts of frames are computed, each of another size: some backends prepare for every new one.
         milliseconds: median for a frame of 384x384 px, when it was measured.
     """
 
     backend: str
     threads: int
     precision: str
+    parts: Place
     milliseconds: float
 
 
@@ -122,12 +126,14 @@ def remembered(bundle: Bundle, backend: str | None = None, threads: int | None =
     """What was measured for such a bundle on this machine; None where nothing was. Arguments as for `fastest`."""
     entry = _entries().get(_key(bundle, candidates(bundle, backend, threads)))
     try:
-        return Choice(**entry) if isinstance(entry, dict) else None
-    except TypeError:  # written by another version
+        return Choice(**(entry | {"parts": Place(*entry["parts"])})) if isinstance(entry, dict) else None
+    except (KeyError, TypeError):  # written by another version
         return None
 
 
-def fastest(bundle: Bundle, backend: str | None = None, threads: int | None = None) -> tuple[Choice, Bundle]:
+def fastest(
+    bundle: Bundle, backend: str | None = None, threads: int | None = None
+) -> tuple[Choice, Mapping[str, Bundle]]:
     """The fastest way to restore on this machine's processor, measured now if it is not known yet.
 
     Measuring takes a second per candidate on a small machine; with one candidate there is nothing to measure.
@@ -138,24 +144,24 @@ def fastest(bundle: Bundle, backend: str | None = None, threads: int | None = No
         threads: for one run, if that is not to be chosen.
 
     Returns:
-        The choice, and the bundle in its precision.
+        The choice, and the bundle by precision.
 
     Raises:
         BackendError: no backend of the processor runs here.
     """
     variants = _variants(bundle)
     choice = remembered(bundle, backend, threads)
-    if choice is None or choice.precision not in variants:
+    if choice is None or not {choice.precision, choice.parts.precision} <= variants.keys():
         possible = candidates(bundle, backend, threads)
         if not possible:
             raise BackendError("no backend of the processor runs here; see: uare-rt doctor")
-        choice = Choice(*possible[0], milliseconds=0.0)
+        choice = Choice(*possible[0], parts=possible[0], milliseconds=0.0)
         if len(possible) > 1:
             told = ", ".join(f"{place.backend} {place.precision} ({place.threads})" for place in possible)
             _log.warning("measuring once which of %s is fastest here", told)
             choice = _measured(variants, possible)
         _remember(_key(bundle, possible), asdict(choice))
-    return choice, variants[choice.precision]
+    return choice, variants
 
 
 def _measured(variants: Mapping[str, Bundle], possible: list[Place]) -> Choice:
@@ -173,24 +179,50 @@ def _measured(variants: Mapping[str, Bundle], possible: list[Place]) -> Choice:
             _log.warning("%s is left out: %s", " ".join(map(str, place)), error)
             return None
 
-    def call(place: Place) -> Callable[[], None]:
+    def whole(place: Place) -> Callable[[], None]:
         def run() -> None:
             _restored(loaded[place], frame, context)
 
         return run
 
+    def parts(place: Place) -> Callable[[], None]:
+        sizes = _new_sizes()
+
+        def run() -> None:
+            for height, width in islice(sizes, _PARTS):
+                loaded[place].run(frame[:height, :width], 1, context)
+
+        return run
+
     try:
-        names = {" ".join(map(str, place)): place for place in _sound({place: restored(place) for place in possible})}
-        samples = interleaved({text: call(place) for text, place in names.items()}, rounds=_ROUNDS)
+        sound = _sound({place: restored(place) for place in possible})
+        best, seconds = _cheapest({place: whole(place) for place in sound})
+        beside = [place for place in sound if place.threads == best.threads]
+        best_for_parts = _cheapest({place: parts(place) for place in beside})[0] if len(beside) > 1 else best
     finally:
         for restorer in loaded.values():
             restorer.graphs.close()
+    return Choice(*best, parts=best_for_parts, milliseconds=round(seconds * 1e3, 2))
+
+
+def _cheapest(calls: Mapping[Place, Callable[[], None]]) -> tuple[Place, float]:
+    """The fastest, float32 where another is hardly faster, and its median in seconds."""
+    names = {" ".join(map(str, place)): place for place in calls}
+    samples = interleaved({text: calls[place] for text, place in names.items()}, rounds=_ROUNDS)
 
     def price(text: str) -> float:
         return samples[text].median * (1 if names[text].precision == "fp32" else _PRICE)
 
     best = min(names, key=price)
-    return Choice(*names[best], milliseconds=round(samples[best].median * 1e3, 2))
+    return names[best], samples[best].median
+
+
+def _new_sizes() -> Iterator[tuple[int, int]]:
+    """Sizes of parts as change in a video makes them: each comes once before any comes again; the same for all."""
+    sides = range(48, 176, 16)
+    sizes = [(height, width) for height in sides for width in sides]
+    np.random.default_rng(0).shuffle(sizes)
+    return cycle(sizes)
 
 
 def lanes(bundle: Bundle, backend: Backend, threads: int | None) -> int:
@@ -220,7 +252,8 @@ def lanes(bundle: Bundle, backend: Backend, threads: int | None) -> int:
 
 def _measured_lanes(bundle: Bundle, backend: Backend, count: int) -> int:
     frame, context = _picture(), bundle.null_context().inputs()
-    whole, share = (Restorer(Executables(bundle, backend, threads)) for threads in (count, 1))
+    whole = Restorer(Executables(bundle, backend, count))
+    share = Restorer(Executables(bundle, backend, 1, beside=count))
 
     def run(restorer: Restorer) -> None:
         _restored(restorer, frame, context)

@@ -16,7 +16,7 @@ from uare_rt.errors import UsageError
 from uare_rt.executables import Executables
 from uare_rt.frames import check_frame, to_uint8
 from uare_rt.machine import available_cores, available_memory
-from uare_rt.manifest import Manifest, UnifiedManifest
+from uare_rt.manifest import Manifest
 from uare_rt.quality import Assessment, QualityContext
 from uare_rt.restorer import Restorer
 from uare_rt.tiles import restore_tile
@@ -72,13 +72,23 @@ class Session:
         bundle: an opened bundle.
         backend: where its graphs run.
         threads: processor threads for one run; None takes all cores this process may use.
+        parts: bundle and backend for parts of a video's frames, where those are better computed elsewhere: the same
+            model, in another precision perhaps.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        threads: int | None = None,
+        parts: tuple[Bundle, Backend] | None = None,
+    ) -> None:
         self._bundle, self._manifest = bundle, bundle.nano
         self._backend, self._threads = backend, threads
         self._graphs = Executables(bundle, backend, threads)
-        self._shares = {1: Restorer(self._graphs)}  # by frames side by side
+        self._parts = parts
+        self._shares = {(1, False): Restorer(self._graphs)}  # by frames side by side, and whether for parts
         self._shares_lock = threading.Lock()
 
     @property
@@ -95,6 +105,14 @@ class Session:
     def precision(self) -> str:
         """Lowest precision that the restore graphs compute in, for example ``fp32``."""
         return self.manifest.graphs["restore_x1"].precision
+
+    @property
+    def parts(self) -> str:
+        """Backend and precision for parts of a video's frames, for example ``onnxruntime fp32``."""
+        if self._parts is None:
+            return f"{self.backend} {self.precision}"
+        bundle, backend = self._parts
+        return f"{backend.name} {bundle.nano.graphs['restore_x1'].precision}"
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -141,6 +159,7 @@ class Session:
         tile: int | None = None,
         ahead: int = 0,
         beside: int = 1,
+        part: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Restored:
         """Restore an image, tile by tile where it does not fit in memory at once.
@@ -155,6 +174,7 @@ class Session:
                 context becomes a constant of the graph: faster, and the same within rounding.
             beside: how many such calls the caller has under way at the same time, itself included: each takes its
                 share of the threads. The result is the same within rounding.
+            part: the image is a part of a video's frame, and the next one will have another size.
             progress: called after each tile with the number done and the total.
 
         Raises:
@@ -173,7 +193,7 @@ class Session:
         sides = self._tile_sides(image, scale) if tile is None else (checked_tile(tile, tiling),) * 2
         height, width = image.shape[:2]
         tiles = plan_tiles(height, width, sides, tiling)
-        run = self._runner(image, guide, scale, ahead, self._share(beside))
+        run = self._runner(image, guide, scale, ahead, self._share(beside, part))
         out = np.empty((height * scale, width * scale, 3), image.dtype)
         for done, piece in enumerate(tiles, start=1):
             restore_tile(image, out, piece, scale=scale, strength=strength, run=run)
@@ -210,14 +230,16 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _share(self, beside: int) -> Restorer:
+    def _share(self, beside: int, part: bool) -> Restorer:
         """The graphs with the threads that one of some runs at a time may use."""
+        key = beside, part and self._parts is not None
         with self._shares_lock:
-            if beside not in self._shares:
+            if key not in self._shares:
                 self._graphs.check_open()
                 count = max(1, (self._threads or available_cores()) // beside)
-                self._shares[beside] = Restorer(Executables(self._bundle, self._backend, count))
-            return self._shares[beside]
+                bundle, backend = self._parts if part and self._parts is not None else (self._bundle, self._backend)
+                self._shares[key] = Restorer(Executables(bundle, backend, count, beside))
+            return self._shares[key]
 
     def _check_options(self, scale: int, strength: float, context: object) -> None:
         if scale not in self.scales:
@@ -288,26 +310,30 @@ def load(
         bundle = exported(bundle)
     opened = Bundle.open(shipped_bundle() if bundle is None else bundle)
     if isinstance(opened.manifest, Manifest):
-        backend, threads, opened = _chosen(opened, backend, threads)
-    elif backend == "fastest":
+        return _nano(opened, backend, threads)
+    if backend == "fastest":
         backend = "auto"
     chosen = backends.choose(backend)
-    if isinstance(opened.manifest, UnifiedManifest):
-        from uare_rt.vlm.session import UnifiedSession
+    from uare_rt.vlm.session import UnifiedSession
 
-        return UnifiedSession(opened, chosen, threads=threads)
-    return Session(opened, chosen, threads=threads)
+    return UnifiedSession(opened, chosen, threads=threads)
 
 
-def _chosen(bundle: Bundle, backend: str, threads: int | None) -> tuple[str, int | None, Bundle]:
+def _nano(bundle: Bundle, backend: str, threads: int | None) -> Session:
     """Backend, threads and precision: as asked for, what is left open as measured."""
     if backend != "fastest":
+        chosen = backends.choose(backend)
         if bundle.in_float32() is None:
-            return backend, threads, bundle
-        backend = backends.choose(backend).name
+            return Session(bundle, chosen, threads=threads)
+        backend = chosen.name
     from uare_rt.selection import PROCESSOR_BACKENDS, fastest
 
     if backend not in ("fastest", *PROCESSOR_BACKENDS):
-        return backend, threads, bundle
-    choice, bundle = fastest(bundle, None if backend == "fastest" else backend, threads)
-    return choice.backend, choice.threads if threads is None else threads, bundle
+        return Session(bundle, backends.choose(backend), threads=threads)
+    choice, variants = fastest(bundle, None if backend == "fastest" else backend, threads)
+    whole, parts = (
+        (variants[precision], backends.choose(name))
+        for name, precision in ((choice.backend, choice.precision), (choice.parts.backend, choice.parts.precision))
+    )
+    other = None if parts == whole else parts
+    return Session(*whole, threads=choice.threads if threads is None else threads, parts=other)

@@ -83,13 +83,14 @@ class Backend(Protocol):
         """Whether this machine can run it, and why not. Never raises."""
         ...
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
         """Load a graph of a bundle.
 
         Args:
             graph: its name, file and description; with constants only where ``worth_constants`` is a number, in part
                 only with ``runs_parts``.
             threads: processor threads for one run; None takes all cores this process may use.
+            beside: how many runs at the same time shall each have that many, where a backend shares threads out.
 
         Raises:
             BackendUnavailableError: this machine cannot run the backend.

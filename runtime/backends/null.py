@@ -32,7 +32,7 @@ class NullBackend:
         """Always available."""
         return Capability("null", True, "does nothing, anywhere", "", ("none",))
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> _Identity | _Constant:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> _Identity | _Constant:
         """Stand in for a graph; see ``Backend.load``."""
         match = re.fullmatch(r"restore_x(\d+)", graph.name)
         if match:

@@ -71,7 +71,7 @@ class OnnxRuntimeBackend:
         """On the CPU; see ``Backend.runs_parts``."""
         return self.provider == _CPU
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> _Session:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> _Session:
         """Load a graph; see ``Backend.load``."""
         ort = _import()
         providers = [self.provider] if self.provider == _CPU else [self.provider, _CPU]

@@ -5,10 +5,10 @@ Compiling a graph takes about a second, so the result is kept in the user's cach
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import queue
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,13 +61,16 @@ class OpenVinoBackend:
             return Capability(_NAME, False, "OpenVINO finds no CPU plugin; reinstall openvino", ov.__version__, devices)
         return Capability(_NAME, True, "OpenVINO on CPU", ov.__version__, devices)
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> _Compiled:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> _Compiled:
         """Load a graph; see ``Backend.load``."""
         ov = _import()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads or available_cores(),
+            "INFERENCE_NUM_THREADS": (threads or available_cores()) * beside,
+            "NUM_STREAMS": beside,
         }
+        if beside > 1:
+            settings["ENABLE_CPU_PINNING"] = False  # threads that decode and encode take their turns on these cores
         try:
             core = ov.Core()
             settings |= _arithmetic(graph)
@@ -82,7 +85,7 @@ class OpenVinoBackend:
         return _Compiled(compiled, graph)
 
 
-@functools.cache
+@cache
 def _capabilities() -> tuple[str, ...]:
     return tuple(_import().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 

@@ -67,7 +67,7 @@ class TensorRtBackend:
             return Capability(self.name, False, str(error), trt.__version__)
         return Capability(self.name, True, f"{self.module} on {device}", trt.__version__, ("GPU",))
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> EngineRunner:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> EngineRunner:
         """Load a graph's engine, compiling it first where needed; see ``Backend.load``."""
         trt, driver = self._import(), self._open()
         device = driver.capability()

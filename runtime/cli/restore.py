@@ -127,7 +127,8 @@ def restore(
 
     With --json, a list with one object per file: path, output, kind, seconds, score (of the input), score_after;
     for an image width and height; for a video frames, reused, skipped and kept of them, tiles and tiles_computed,
-    scenes, encoding, backend, precision and lanes (frames computed side by side; as they were measured or asked for),
+    scenes, encoding, backend, precision, parts (backend and precision for parts of frames) and lanes (frames computed
+    side by side; as they were measured or asked for),
     stages (seconds each was busy), originals (where the original was kept), notes (what could not
     be kept) and damage (where the source could not be read). A file that failed has path and error only.
     """
@@ -204,6 +205,8 @@ def restore(
 def _line(record: Mapping[str, Any]) -> str:
     if record["kind"] == "video":
         engine = f"{record['backend']} {record['precision']}"
+        if record["parts"] != engine:
+            engine += f" (parts of frames: {record['parts']})"
         work = f"{record['frames']} frames, {record['fps']:.1f} frames/s{_spared(record)}, {engine}"
     else:
         work = f"{record['width']}x{record['height']}"

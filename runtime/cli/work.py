@@ -172,6 +172,7 @@ def _video(session: Session, job: Job, settings: Settings, meter: Meter, spreadi
         "encoding": report.encoding,
         "backend": report.backend,
         "precision": report.precision,
+        "parts": report.parts,
         "lanes": report.lanes,
         "stages": {stage.name: round(stage.busy, 3) for stage in report.stages},
         "originals": [{"seconds": place.seconds, "reason": place.reason} for place in report.originals],

@@ -9,21 +9,24 @@ still is computed again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from uare_rt.video.frames import Pixels
 
-__all__ = ["STEADY", "Follower"]
+__all__ = ["STEADY", "Follower", "of_samples", "row_blocks"]
 
 STEADY = 0.35
 """Weight of a new frame, or a new result, where the picture stands still."""
 _MEMORY = 0.9  # weight of what was known about the response before, for every new measurement
+_ROWS = 16
 _NOTHING = 1 / 4  # of a level of 255, below which no change is left
 
 
@@ -56,50 +59,58 @@ class Follower:
         """The whole of ``frame`` (uint8 or uint16 [H, W, 3]) was computed and nothing before it counts."""
         self._input, self._drift, self._own = frame, None, False
 
-    def measure(
+    def settle(
         self,
         part: tuple[slice, slice],
         frame: Pixels,
         answer: NDArray[np.float32],
         still: NDArray[np.bool_],
+        weights: NDArray[np.float32],
     ) -> None:
-        """Learn from a part that was computed again.
+        """A part of the result was computed again and blended: learn from it, and stand for the input blended alike.
 
         Args:
             part: rows and columns of the input.
             frame: the input, whole.
             answer: float32 [scale * h, scale * w, 3], the new result minus the one that was shown, in levels.
             still: bool [h, w], where only small change is.
-        """
-        change = self._change(part, frame)[still]
-        scale = self._scale
-        height, width = still.shape
-        mean = answer.reshape(height, scale, width, scale, 3).mean(axis=(1, 3)) if scale > 1 else answer
-        self._moved = _MEMORY * self._moved + float((change * change).sum())
-        self._answered = _MEMORY * self._answered + float((change * mean[still]).sum())
-
-    def settle(self, part: tuple[slice, slice], frame: Pixels, weights: NDArray[np.float32]) -> None:
-        """A part of the result was blended anew; from now on it stands for the input blended alike.
-
-        Args:
-            part: rows and columns of the input.
-            frame: the input, whole.
             weights: float32 [h, w], of the new frame against what was there.
         """
         assert self._input is not None  # `begin` comes before any part
-        before = self._input[part] + (self._drift[part] if self._drift is not None else np.float32(0))
-        mixed = before + weights[..., None] * (frame[part] - before)
         if not self._own:
             self._input, self._own = self._input.copy(), True
-        self._input[part] = np.rint(mixed).astype(frame.dtype)
+        scale, (height, width) = self._scale, still.shape
+        if scale > 1:
+            answer = answer.reshape(height, scale, width, scale, 3).mean(axis=(1, 3))
+        given, there = frame[part], self._input[part]
+        drift = None if self._drift is None else self._drift[part]
+        moved = answered = 0.0
+        for rows in row_blocks(height):
+            before = there[rows].astype(np.float32)
+            if drift is not None:
+                before += drift[rows]
+            change = given[rows] - before
+            small = change * of_samples(still[rows])
+            moved += float(np.einsum("hwc,hwc->", small, small))
+            answered += float(np.einsum("hwc,hwc->", small, answer[rows]))
+            change *= of_samples(weights[rows])
+            before += change
+            there[rows] = np.rint(before, out=before)
+        self._moved = _MEMORY * self._moved + moved
+        self._answered = _MEMORY * self._answered + answered
 
     def advance(self, frame: Pixels, settled: list[tuple[slice, slice]]) -> None:
         """Take in the next frame, where it was not settled already."""
         assert self._input is not None  # `begin` comes before any other frame
-        drift = np.subtract(frame, self._input, dtype=np.float32)
-        drift *= STEADY
-        if self._drift is not None:
-            drift += (1 - STEADY) * self._drift
+        if any(frame[part].shape == frame.shape for part in settled):
+            self._drift = None
+            return
+        drift = np.zeros(frame.shape, np.float32) if self._drift is None else self._drift
+        for rows in row_blocks(len(frame)):
+            change = np.subtract(frame[rows], self._input[rows], dtype=np.float32)
+            change *= STEADY
+            drift[rows] *= 1 - STEADY
+            drift[rows] += change
         for part in settled:
             drift[part] = 0
         nothing = _NOTHING * np.iinfo(frame.dtype).max / 255
@@ -110,26 +121,35 @@ class Follower:
         response = np.float32(self.response)
         if self._drift is None or response == 0:
             return base
-        out: NDArray[np.float32] = _enlarged(self._drift, self._scale) * response
-        out += base
-        np.clip(out, 0, np.iinfo(base.dtype).max, out=out)
-        np.rint(out, out=out)
-        return cast("Pixels", out.astype(base.dtype))
+        drift, out = _enlarged(self._drift, self._scale), np.empty_like(base)
+        for rows in row_blocks(len(base)):
+            moved = drift[rows] * response
+            moved += base[rows]
+            np.clip(moved, 0, np.iinfo(base.dtype).max, out=moved)
+            out[rows] = np.rint(moved, out=moved)
+        return out
 
     def state(self) -> dict[str, Any]:
         """What is remembered, for a checkpoint."""
         self._own = False
-        return {"input": self._input, "drift": self._drift, "moved": self._moved, "answered": self._answered}
+        drift = None if self._drift is None else self._drift.copy()
+        return {"input": self._input, "drift": drift, "moved": self._moved, "answered": self._answered}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self._input, self._drift, self._own = state["input"], state["drift"], False
         self._moved, self._answered = state["moved"], state["answered"]
 
-    def _change(self, part: tuple[slice, slice], frame: Pixels) -> NDArray[np.float32]:
-        assert self._input is not None  # `begin` comes before any part
-        change = np.subtract(frame[part], self._input[part], dtype=np.float32)
-        return change if self._drift is None else change - self._drift[part]
+
+def row_blocks(height: int) -> Iterator[slice]:
+    """Rows in turn, so many at once that the steps of a computation on them find them in the cache."""
+    return (slice(row, row + _ROWS) for row in range(0, height, _ROWS))
+
+
+def of_samples(values: NDArray[Any]) -> NDArray[Any]:
+    """Values of px for each of their samples: [H, W] -> [H, W, 3]; computing with a broadcast third axis is slow."""
+    height, width = values.shape
+    return values.repeat(3, axis=1).reshape(height, width, 3)
 
 
 def _enlarged(drift: NDArray[np.float32], scale: int) -> NDArray[np.float32]:

@@ -63,6 +63,7 @@ class VideoReport:
         encoding: how pictures are stored in it, as in ``libx264 yuv420p``.
         backend: that ran the graphs.
         precision: of the restore graph.
+        parts: backend and precision for parts of frames, for example ``onnxruntime fp32``.
         lanes: frames computed side by side, in the end.
         frames: in the result.
         reused: of them, those of which nothing was computed again.
@@ -88,6 +89,7 @@ class VideoReport:
     encoding: str
     backend: str
     precision: str
+    parts: str
     lanes: int
     frames: int
     reused: int

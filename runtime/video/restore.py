@@ -180,6 +180,7 @@ def settings_of(
         "model": session.manifest.source.weights_sha256,
         "backend": session.backend,
         "precision": session.precision,
+        "engine of parts": session.parts,
         "scale": str(scale),
         "strength": str(strength),
         **{name: str(value) for name, value in vars(options).items()},
@@ -262,6 +263,7 @@ class Run:
             encoding=self._writer.encoding,
             backend=self._session.backend,
             precision=self._session.precision,
+            parts=self._session.parts,
             lanes=self._lanes,
             scenes=self._planner.scenes,
             stages=stages,
@@ -304,9 +306,9 @@ class Run:
         with ThreadPoolExecutor(self._lanes, "uare-lane") as pool:
             try:
                 for item in items:
-                    begun = self._restorer.ahead(item, pool) if isinstance(item, Plan) and self._lanes > 1 else None
+                    begun = self._restorer.ahead(item, pool) if isinstance(item, Plan) else None
                     waiting.append((item, begun))
-                    while len(waiting) > (self._lanes if self._lanes > 1 else 0):
+                    while len(waiting) > self._lanes:
                         yield self._restored(*waiting.popleft())
                 while waiting:
                     yield self._restored(*waiting.popleft())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from uare_rt.video.following import STEADY, Follower
+from uare_rt.video.following import STEADY, Follower, of_samples, row_blocks
 from uare_rt.video.frames import Frame
 from uare_rt.video.regions import FEATHER, Box
 from uare_rt.video.verifying import complaint
@@ -208,14 +208,17 @@ class FrameRestorer:
         still = weights <= STEADY
         weights *= _ramp(size[0], box.top > 0, box.bottom < height)[:, None]
         weights *= _ramp(size[1], box.left > 0, box.right < width)[None, :]
-        there = box.there(scale)
-        answer = np.subtract(new[inside.there(scale)], before[there], dtype=np.float32)
-        self._follower.measure(box.there(), pixels, answer, still)
+        shown, made = before[box.there(scale)], new[inside.there(scale)]
+        answer = np.subtract(made, shown, dtype=np.float32)
+        self._follower.settle(box.there(), pixels, answer, still, weights)
         enlarged = weights.repeat(scale, 0).repeat(scale, 1) if scale > 1 else weights
-        answer *= enlarged[..., None]
-        answer += before[there]
-        base[there] = np.rint(np.clip(answer, 0, np.iinfo(base.dtype).max)).astype(base.dtype)
-        self._follower.settle(box.there(), pixels, weights)
+        out = base[box.there(scale)]
+        for rows in row_blocks(size[0] * scale):
+            blended = answer[rows]
+            blended *= of_samples(enlarged[rows])
+            blended += shown[rows]
+            # Between two results: nothing to clip.
+            out[rows] = np.rint(blended, out=blended)
 
     def _made(self, part: Box, plan: Plan, ready: Computing | None) -> Pixels:
         """What the model makes of a part, computed ahead or now."""
@@ -232,6 +235,7 @@ class FrameRestorer:
             context=plan.guide.context,
             ahead=self._together * whole,
             beside=beside,
+            part=pixels.shape != plan.frame.pixels.shape,
         ).image
         return restored
 

@@ -133,6 +133,7 @@ def spread_video(
             encoding=encoder.encoding.name,
             backend=session.backend,
             precision=session.precision,
+            parts=session.parts,
             lanes=1,
             scenes=plan.scenes,
             stages=(),

@@ -232,9 +232,9 @@ def test_graphs_are_loaded_one_at_a_time_where_memory_is_short(
     class Watched:
         name, worth_constants = backend.name, None
 
-        def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+        def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
             loaded.append(graph.name)
-            return backend.load(graph, threads=threads)
+            return backend.load(graph, threads=threads, beside=beside)
 
     release = Executables.release
     monkeypatch.setattr(

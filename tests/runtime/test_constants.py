@@ -32,9 +32,9 @@ class Noting:
         self.name = backend.name
         self.loaded: list[str] = []
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
         self.loaded.append(f"{graph.name} with constants" if graph.constants else graph.name)
-        return self.backend.load(graph, threads=threads)
+        return self.backend.load(graph, threads=threads, beside=beside)
 
 
 def contexts(bundle: Bundle, count: int) -> list[QualityContext]:

@@ -53,8 +53,8 @@ def test_wrong_results_do_not_count_as_working(tiny: Path, monkeypatch: pytest.M
         def probe(self) -> Capability:
             return Capability(self.name, True, "lies", "1", ("CPU",))
 
-        def load(self, graph: Any, *, threads: int | None) -> Any:
-            inner = sound.load(graph, threads=threads)
+        def load(self, graph: Any, *, threads: int | None, beside: int = 1) -> Any:
+            inner = sound.load(graph, threads=threads, beside=beside)
 
             class Shifted:
                 def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

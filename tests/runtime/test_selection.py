@@ -69,8 +69,8 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, which: Callable[[Any], bool], bac
     kind = type(backends.get(backend))
     load = kind.load
 
-    def loaded(self: Any, graph: Any, *, threads: int | None) -> Any:
-        executable = load(self, graph, threads=threads)
+    def loaded(self: Any, graph: Any, *, threads: int | None, beside: int = 1) -> Any:
+        executable = load(self, graph, threads=threads, beside=beside)
         if which(graph):
             run = executable.run
             executable.run = lambda inputs: (time.sleep(0.5), run(inputs))[1]
@@ -251,10 +251,10 @@ def test_a_place_that_fails_leaves_the_others(
     kind = type(backends.get("onnxruntime"))
     load = kind.load
 
-    def failing(self: Any, graph: Any, *, threads: int | None) -> Any:
+    def failing(self: Any, graph: Any, *, threads: int | None, beside: int = 1) -> Any:
         if graph.spec.precision != "fp32":
             raise BackendError("cannot be loaded")
-        return load(self, graph, threads=threads)
+        return load(self, graph, threads=threads, beside=beside)
 
     monkeypatch.setattr(kind, "load", failing)
     assert fastest(bundle, "onnxruntime", 1)[0].precision == "fp32"

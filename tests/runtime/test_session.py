@@ -243,10 +243,10 @@ class Broken:
     runs_parts = False
     precisions = ()
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
         from uare_rt.backends.null import NullBackend
 
-        inner = NullBackend().load(graph, threads=threads)
+        inner = NullBackend().load(graph, threads=threads, beside=beside)
 
         class Poisoned:
             def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -286,7 +286,7 @@ class Drifting:
     runs_parts = False
     precisions = ()
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
         class Brighter:
             runs = 0
 

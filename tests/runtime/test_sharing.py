@@ -44,8 +44,8 @@ class Counting:
     def __init__(self) -> None:
         self.loaded: list[weakref.ref[Executable]] = []
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
-        executable = backends.get("onnxruntime").load(graph, threads=threads)
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
+        executable = backends.get("onnxruntime").load(graph, threads=threads, beside=beside)
         self.loaded.append(weakref.ref(executable))
         return executable
 

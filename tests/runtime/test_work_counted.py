@@ -39,7 +39,7 @@ class Repeating:
     def __init__(self) -> None:
         self.given: list[NDArray[np.float32]] = []
 
-    def load(self, graph: GraphFile, *, threads: int | None) -> Executable:
+    def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
         given = self.given
 
         class Same:
