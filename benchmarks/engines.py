@@ -86,11 +86,15 @@ def _onnxruntime(job: Job, *, tuned: bool) -> Run:
     return lambda: session.run(None, job.inputs)[0]
 
 
-def _openvino(job: Job) -> Run:
+def _openvino(job: Job, *, sized: bool) -> Run:
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": job.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(job.graph), "CPU", settings)
+    core = openvino.Core()
+    model = core.read_model(str(job.graph))
+    if sized:
+        model.reshape({"frame": list(job.frame.shape)})
+    compiled = core.compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
     return lambda: request.infer(job.inputs, share_inputs=True, share_outputs=True)["restored"]
 
@@ -199,11 +203,12 @@ def _ncnn_net(module: Any, inputs: Sequence[Any], threads: int) -> Callable[...,
 ENGINES: dict[str, Callable[[Job], Run]] = {
     "uare-rt": lambda job: _session(job, "onnxruntime", 0),
     "uare-rt, OpenVINO": lambda job: _session(job, "openvino", 0),
-    "uare-rt, OpenVINO, constant context": lambda job: _session(job, "openvino", _MUCH),
+    "uare-rt, OpenVINO, one size": lambda job: _session(job, "openvino", _MUCH),
     "uare-rt, fastest here": lambda job: _session(job, "fastest", _MUCH),
     "ONNX Runtime, defaults": lambda job: _onnxruntime(job, tuned=False),
     "ONNX Runtime, tuned": lambda job: _onnxruntime(job, tuned=True),
-    "OpenVINO, raw": _openvino,
+    "OpenVINO, raw": lambda job: _openvino(job, sized=False),
+    "OpenVINO, raw, one size": lambda job: _openvino(job, sized=True),
     "PyTorch eager": _torch,
     "PyTorch eager, channels last": lambda job: _torch(job, channels_last=True),
     "torch.compile": lambda job: _torch(job, compiled=True),

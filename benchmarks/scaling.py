@@ -103,7 +103,7 @@ def _graphs(path: Path, backend: str, chosen: argparse.Namespace) -> dict[str, l
     }
     for name, (sizes, batches, threads) in plans.items():
         rig = Rig(bundle)
-        kinds = ("constant",) if backends.get(backend).worth_constants is not None else ("restore",)
+        kinds = ("sized",) if backends.get(backend).worth_sizing is not None else ("restore",)
         them = subjects(
             bundle, kinds=kinds, names=[backend], threads=threads, sizes=sizes, batches=batches, scale=1
         )  # fmt: skip

@@ -15,7 +15,6 @@ import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -38,8 +37,6 @@ from uare_rt.quality import QualityContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from numpy.typing import NDArray
 
 __all__ = ["Bundle", "GraphFile", "Part", "is_bundle", "shipped_bundle", "write_bundle"]
 
@@ -68,7 +65,7 @@ class GraphFile(NamedTuple):
         engine: its engine if it has one.
         content: hash of all files of the bundle; None where it is not from one.
         size: of these files, in bytes.
-        constants: float32 values of inputs that shall be constants of the graph.
+        shape: of the first input, where the graph shall run on that alone; None leaves sizes open.
         part: the part of the graph that is meant; None is all of it.
     """
 
@@ -78,7 +75,7 @@ class GraphFile(NamedTuple):
     engine: Path | None = None
     content: str | None = None
     size: int = 0
-    constants: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    shape: tuple[int, ...] | None = None
     part: Part | None = None
 
 

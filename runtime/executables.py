@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,8 +32,8 @@ class _Shared:
         self.users = 0
 
 
-# What a session has loaded: by name, hash of constants and part, the key in the registry and the graph.
-_Loaded: TypeAlias = "dict[tuple[str, str, Part | None], tuple[tuple[object, ...], Executable]]"
+# What a session has loaded: by name, shape that it is for and part, the key in the registry and the graph.
+_Loaded: TypeAlias = "dict[tuple[str, tuple[int, ...] | None, Part | None], tuple[tuple[object, ...], Executable]]"
 _registry: dict[tuple[object, ...], _Shared] = {}
 _registry_lock = threading.RLock()  # a finalizer may need it while its own thread has it
 
@@ -71,9 +70,9 @@ class Executables:
         return self._backend.name
 
     @property
-    def worth_constants(self) -> int | None:
-        """Pixels from which constants pay; see ``Backend.worth_constants``."""
-        return self._backend.worth_constants
+    def worth_sizing(self) -> int | None:
+        """Pixels from which a graph of its own pays for a size; see ``Backend.worth_sizing``."""
+        return self._backend.worth_sizing
 
     @property
     def runs_parts(self) -> bool:
@@ -92,24 +91,26 @@ class Executables:
         self,
         name: str,
         inputs: Mapping[str, NDArray[Any]],
-        constants: Mapping[str, NDArray[np.float32]] | None = None,
         part: Part | None = None,
+        *,
+        sized: bool = False,
     ) -> dict[str, NDArray[Any]]:
         """Run a graph on named arrays.
 
         Args:
             name: of the graph.
             inputs: its inputs.
-            constants: inputs to make constants of the graph, which is loaded once more for their values, in place of
-                the one with other constants.
             part: of the graph, where `runs_parts`.
+            sized: load the graph for the shape of the first input alone, in place of the one for another shape; where
+                there is `worth_sizing`.
 
         Raises:
             BackendError: it failed, or gave NaN or infinity.
             BundleError: the bundle has no such graph.
             UsageError: it was closed.
         """
-        outputs = self._executable(name, constants or {}, part).run(inputs)
+        shape = next(iter(inputs.values())).shape if sized else None
+        outputs = self._executable(name, shape, part).run(inputs)
         for key, value in outputs.items():
             if not np.isfinite(value).all():
                 raise BackendError(
@@ -139,30 +140,21 @@ class Executables:
             self._closed = True
             _release_all(self._loaded, close=True)
 
-    def _executable(self, name: str, constants: Mapping[str, NDArray[np.float32]], part: Part | None) -> Executable:
-        place = (name, _digest(constants), part)
+    def _executable(self, name: str, shape: tuple[int, ...] | None, part: Part | None) -> Executable:
+        place = (name, shape, part)
         with self._lock:
             self.check_open()
             if place in self._loaded:
                 return self._loaded[place][1]
-            graph = self._bundle.graph(name)._replace(constants=constants, part=part)
+            graph = self._bundle.graph(name)._replace(shape=shape, part=part)
             kind = (graph.path.resolve(), graph.content, graph.spec.precision)
             key = (id(self._backend), *kind, self._threads, self._beside, *place)
             # Before the next one takes memory. Another thread may be about to run it: it ends with its last reference.
-            for old in [at for at in self._loaded if at[1] and constants]:
+            for old in [at for at in self._loaded if at[0] == name and at[1] and shape]:
                 _release(self._loaded.pop(old)[0], close=False)
             executable = _acquire(key, self._backend, graph, self._threads, self._beside)
             self._loaded[place] = (key, executable)
             return executable
-
-
-def _digest(constants: Mapping[str, NDArray[np.float32]]) -> str:
-    if not constants:
-        return ""
-    digest = hashlib.sha256()
-    for name, value in constants.items():
-        digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
 
 
 def _acquire(

@@ -45,16 +45,14 @@ class Restorer:
         self._in_parts: bool | None = None
         self._last: tuple[tuple[bytes, np.dtype[Any]], NDArray[np.float32]] | None = None
 
-    def run(
-        self, samples: NDArray[Any], scale: int, context: Context, *, constant: bool = False
-    ) -> NDArray[np.float32]:
+    def run(self, samples: NDArray[Any], scale: int, context: Context, *, sized: bool = False) -> NDArray[np.float32]:
         """Restore a frame.
 
         Args:
             samples: uint8, uint16 or float32 in [0, 1], [H, W, 3], RGB, sides multiples of 16.
             scale: of the output.
             context: inputs of the graph besides the frame.
-            constant: make the context a constant of the graph, see ``Backend.worth_constants``.
+            sized: run a graph that is loaded for this size alone, see ``Backend.worth_sizing``.
 
         Returns:
             float32 [1, 3, scale * H, scale * W], not clipped.
@@ -70,8 +68,7 @@ class Restorer:
             given, part = {BASE_NAME: self._toned(samples, context)}, _BEHIND
         else:
             given, part = {"frame": _planes(samples)}, None
-        inputs = given if constant else {**given, **context}
-        return self.graphs.run(f"restore_x{scale}", inputs, context if constant else None, part)["restored"]
+        return self.graphs.run(f"restore_x{scale}", {**given, **context}, part, sized=sized)["restored"]
 
     def _toned(self, samples: NDArray[Any], context: Context) -> NDArray[np.float32]:
         """Samples behind the tone curve, float32 [1, 3, H, W]."""

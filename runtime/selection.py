@@ -279,7 +279,7 @@ def _restored(
     restorer: Restorer, frame: NDArray[np.uint8], context: Mapping[str, NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """As the frames of a video are restored."""
-    return restorer.run(frame, 1, context, constant=restorer.graphs.worth_constants is not None)
+    return restorer.run(frame, 1, context, sized=restorer.graphs.worth_sizing is not None)
 
 
 def _picture() -> NDArray[np.uint8]:

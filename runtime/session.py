@@ -170,8 +170,8 @@ class Session:
             strength: 0 gives back the input (bicubically enlarged for scales above 1), 1 the full restoration.
             context: what guides the restoration; None assesses the image first.
             tile: largest side of a tile in px; None chooses from the memory at hand.
-            ahead: px of other images that will be restored with the same context. Where it pays for so many, the
-                context becomes a constant of the graph: faster, and the same within rounding.
+            ahead: px of other images of the same size that will be restored. Where it pays for so many, the graph is
+                loaded for that size alone: faster, and the same within rounding.
             beside: how many such calls the caller has under way at the same time, itself included: each takes its
                 share of the threads. The result is the same within rounding.
             part: the image is a part of a video's frame, and the next one will have another size.
@@ -193,7 +193,7 @@ class Session:
         sides = self._tile_sides(image, scale) if tile is None else (checked_tile(tile, tiling),) * 2
         height, width = image.shape[:2]
         tiles = plan_tiles(height, width, sides, tiling)
-        run = self._runner(image, guide, scale, ahead, self._share(beside, part))
+        run = self._runner(guide, scale, ahead if len(tiles) == 1 and not part else 0, self._share(beside, part))
         out = np.empty((height * scale, width * scale, 3), image.dtype)
         for done, piece in enumerate(tiles, start=1):
             restore_tile(image, out, piece, scale=scale, strength=strength, run=run)
@@ -258,13 +258,13 @@ class Session:
             )
 
     def _runner(
-        self, image: NDArray[Any], context: QualityContext | None, scale: int, ahead: int, restorer: Restorer
+        self, context: QualityContext | None, scale: int, ahead: int, restorer: Restorer
     ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-        """Runs the restore graph, with the context as a constant where that pays."""
+        """Runs the restore graph, one that is loaded for the size where that pays."""
         inputs = context.inputs() if context is not None else {}
-        worth = restorer.graphs.worth_constants
-        constant = worth is not None and image.shape[0] * image.shape[1] + ahead >= worth
-        return lambda samples: restorer.run(samples, scale, inputs, constant=constant)
+        worth = restorer.graphs.worth_sizing
+        sized = worth is not None and ahead >= worth
+        return lambda samples: restorer.run(samples, scale, inputs, sized=sized)
 
     def _bytes_per_pixel(self, scale: int) -> float:
         return self.manifest.tiling.bytes_per_pixel + _BYTES_PER_OUTPUT_PIXEL * (scale * scale - 1)

@@ -65,8 +65,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def worth_constants(self) -> int | None:
-        """Pixels from which it pays to load a graph once more with its quality context as a constant; None: never."""
+    def worth_sizing(self) -> int | None:
+        """Pixels in frames of one size from which it pays to load a graph once more for that size; None: never."""
         ...
 
     @property
@@ -87,7 +87,7 @@ class Backend(Protocol):
         """Load a graph of a bundle.
 
         Args:
-            graph: its name, file and description; with constants only where ``worth_constants`` is a number, in part
+            graph: its name, file and description; for one shape only where ``worth_sizing`` is a number, in part
                 only with ``runs_parts``.
             threads: processor threads for one run; None takes all cores this process may use.
             beside: how many runs at the same time shall each have that many, where a backend shares threads out.

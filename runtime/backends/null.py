@@ -24,7 +24,7 @@ class NullBackend:
     """Restores a frame to itself (pixels repeated for scales above 1); assesses everything as undecided."""
 
     name = "null"
-    worth_constants = None
+    worth_sizing = None
     runs_parts = False
     precisions = ()
 

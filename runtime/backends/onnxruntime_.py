@@ -50,7 +50,7 @@ class OnnxRuntimeBackend:
 
     name: str
     provider: str
-    worth_constants = None  # a context that changes is as fast
+    worth_sizing = None  # frames that change in size are as fast
     precisions = ()
 
     def probe(self) -> Capability:

@@ -51,7 +51,7 @@ class TensorRtBackend:
     driver: Driver | None = None
 
     # Compiling an engine takes minutes.
-    worth_constants = None
+    worth_sizing = None
     runs_parts = False
     precisions = ()
 

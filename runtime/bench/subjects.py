@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Kind", "Rig", "Subject", "subjects"]
 
-Kind = Literal["assess", "restore", "constant", "whole"]
-KINDS: tuple[Kind, ...] = ("assess", "restore", "constant", "whole")
-"""The assess graph; the whole restore graph, tone curve included; the same with the context as a constant; a call of
+Kind = Literal["assess", "restore", "sized", "whole"]
+KINDS: tuple[Kind, ...] = ("assess", "restore", "sized", "whole")
+"""The assess graph; the whole restore graph, tone curve included; the same loaded for one size; a call of
 ``Session.restore``, which looks the curve up instead."""
 
 
@@ -79,38 +79,35 @@ class Rig:
 
     def __init__(self, bundles: dict[str, Bundle]) -> None:
         self._bundles = bundles
-        self._loaded: dict[tuple[str, str, int], Executables] = {}
-        self._sessions: dict[tuple[str, str, int], Session] = {}
+        # One per subject: what is loaded for one size would take the place of what is for another.
+        self._loaded: list[Executables | Session] = []
 
     def call(self, subject: Subject) -> Callable[[], None]:
         """What to time for a subject, loaded and with its inputs ready."""
-        place = subject.bundle, subject.backend, subject.threads
         bundle, backend = self._bundles[subject.bundle], backends.get(subject.backend)
         graph = f"restore_x{subject.scale}"
         rng = np.random.default_rng(0)
         if subject.kind == "whole":
-            session = self._sessions.setdefault(place, Session(bundle, backend, threads=subject.threads))
+            session = Session(bundle, backend, threads=subject.threads)
+            self._loaded.append(session)
             picture = rng.integers(0, 256, (subject.height, subject.width, 3), dtype=np.uint8)
             context = session.null_context()
             return lambda: _ignored(session.restore(picture, scale=subject.scale, context=context, ahead=1 << 40))
-        graphs = self._loaded.setdefault(place, Executables(bundle, backend, subject.threads))
+        graphs = Executables(bundle, backend, subject.threads)
+        self._loaded.append(graphs)
         if subject.kind == "assess":
             views = bundle.nano.views
             given = {"views": rng.random((views.crops + 1, 3, views.size, views.size), dtype=np.float32)}
             return lambda: _ignored(graphs.run("assess", given))
         frame = rng.random((subject.batch, 3, subject.height, subject.width), dtype=np.float32)
         inputs = bundle.null_context().inputs()
-        if subject.kind == "constant":
-            return lambda: _ignored(graphs.run(graph, {"frame": frame}, inputs))
         every: dict[str, NDArray[Any]] = {"frame": frame, **inputs}
-        return lambda: _ignored(graphs.run(graph, every))
+        return lambda: _ignored(graphs.run(graph, every, sized=subject.kind == "sized"))
 
     def close(self) -> None:
         """Give everything back."""
-        for graphs in self._loaded.values():
-            graphs.close()
-        for session in self._sessions.values():
-            session.close()
+        for loaded in self._loaded:
+            loaded.close()
 
 
 def subjects(
@@ -141,7 +138,7 @@ def subjects(
     for (name, bundle), kind, backend, count in itertools.product(bundles.items(), kinds, names, threads):
         if scale not in bundle.nano.scales:
             raise UsageError(f"--scale {scale}: {name} offers {', '.join(map(str, bundle.nano.scales))}")
-        if kind == "constant" and backends.get(backend).worth_constants is None:
+        if kind == "sized" and backends.get(backend).worth_sizing is None:
             continue
         spec = bundle.nano.graphs["assess" if kind == "assess" else f"restore_x{scale}"]
         for (width, height), batch in _frames(bundle, kind, sizes, batches):

@@ -35,8 +35,8 @@ def bench(
         str, typer.Option("--backend", metavar="NAMES", help="Backends with commas between; all that run here.")
     ] = "all",
     kind: Annotated[
-        str, typer.Option("--kind", metavar="KINDS", help="Of assess, restore, constant, whole.")
-    ] = "assess,restore,constant,whole",
+        str, typer.Option("--kind", metavar="KINDS", help="Of assess, restore, sized, whole.")
+    ] = "assess,restore,sized,whole",
     size: Annotated[str, typer.Option("--size", metavar="PX|WxH,...", help="Sizes of the frame.")] = "512",
     batch: Annotated[str, typer.Option("--batch", metavar="N,...", help="Frames in one run.")] = "1",
     threads: Annotated[
@@ -61,8 +61,8 @@ def bench(
 
     Everything runs in turn, A B C A B C, and is told as medians and as ratios to the first, which hold on a busy
     machine where times do not. In the same turn run the machine's limits: a product of large matrices and a copy of
-    memory, with as many threads. `restore` is the graph, `constant` the graph with its quality context as a constant
-    as in a video, `whole` a call of Session.restore with samples of 8 bits.
+    memory, with as many threads. `restore` is the graph, `sized` the graph loaded for frames of one size as in a
+    video, `whole` a call of Session.restore with samples of 8 bits.
 
     With --json, one object: date, command, machine, versions, bundles, rounds, limits (threads: gemm_gflops,
     copy_gb_s; accelerator) and subjects (bundle, precision, kind, backend, threads, scale, width, height, batch,

@@ -77,7 +77,7 @@ def _measured(layers: Sequence[Layer], size: tuple[int, int]) -> dict[str, Any]:
     bundle = {"uare-nano": Bundle.open(shipped_bundle())}
     names = [name for name in ("onnxruntime", "openvino") if backends.get(name).probe().available]
     found = subjects(
-        bundle, kinds=("constant",), names=names, threads=[available_cores()], sizes=[size], batches=[1], scale=1
+        bundle, kinds=("sized",), names=names, threads=[available_cores()], sizes=[size], batches=[1], scale=1
     )
     document = measure(Request(bundle, found, _ROUNDS, memory=False, command="uare-rt plan"))
     (limits,) = document["limits"]["threads"]

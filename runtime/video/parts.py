@@ -182,7 +182,7 @@ def restore_part(task: PartTask) -> PartResult:
         planner = FramePlanner(session, float(reader.info.rate), options)
         planner.restore(task.state)
         standing = planner.standing() if part.warm < part.first else None
-        restorer = FrameRestorer(session, scale=task.scale, strength=task.strength, options=options)
+        restorer = FrameRestorer(session, scale=task.scale, strength=task.strength, options=options, frames=part.frames)
         encoder = PictureEncoder(reader, CONTAINERS[task.suffix], scale=task.scale, options=options)
         if standing is not None:
             restorer.begin(standing)

@@ -215,7 +215,9 @@ class Run:
         self._options = options
         self._planner = FramePlanner(session, float(reader.info.rate), options)
         self._lanes = session.lanes(reader.info.height, reader.info.width, scale)
-        self._restorer = FrameRestorer(session, scale=scale, strength=strength, options=options, lanes=self._lanes)
+        self._restorer = FrameRestorer(
+            session, scale=scale, strength=strength, options=options, frames=reader.info.frames, lanes=self._lanes
+        )
         self._piece: int | None = None
         self._after: int | None = None
         self._resumed = 0

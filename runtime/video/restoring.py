@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Computing", "Counts", "FrameRestorer"]
 
 _BLOCK = 8
+_MANY = 250  # frames that a video of unknown length is expected to have
 Computing: TypeAlias = "dict[Box, Future[Pixels]]"
 """Parts of a frame that are being computed, by what is read for them."""
 
@@ -65,16 +66,26 @@ class FrameRestorer:
         scale: of the result.
         strength: 0 (leave as is) to 1.
         options: how to work.
+        frames: in all, about; None where nobody knows.
         lanes: parts that are computed side by side where some are begun ahead.
     """
 
-    def __init__(self, session: Session, *, scale: int, strength: float, options: VideoOptions, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        scale: int,
+        strength: float,
+        options: VideoOptions,
+        frames: int | None = None,
+        lanes: int = 1,
+    ) -> None:
         self._session = session
         self._scale = scale
         self._strength = strength
         self._verify = options.verify
         self._compare = options.compare
-        self._together = options.assess_every
+        self._frames = frames if frames is not None else _MANY
         self._follower = Follower(scale)
         self._computed: Pixels | None = None
         self._followed: Pixels | None = None
@@ -233,7 +244,7 @@ class FrameRestorer:
             scale=self._scale,
             strength=self._strength if strength is None else strength,
             context=plan.guide.context,
-            ahead=self._together * whole,
+            ahead=self._frames * whole,
             beside=beside,
             part=pixels.shape != plan.frame.pixels.shape,
         ).image

@@ -58,7 +58,7 @@ def checked(path: Path, name: str) -> dict[str, Any]:
 @pytest.mark.skipif(not backends.get("openvino").probe().available, reason="openvino is not installed")
 def test_engines_give_the_same_pixels_and_are_timed_in_turn(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "peers.json"
-    names = ("uare-rt", "uare-rt, OpenVINO, constant context", "ONNX Runtime, tuned")
+    names = ("uare-rt", "uare-rt, OpenVINO, one size", "ONNX Runtime, tuned")
     chosen = [word for name in names for word in ("--engines", name)]
     done = run("peers", "--bundle", tiny, "--size", 64, "--rounds", 3, "--threads", 1, *chosen, "-o", out)
     measured = checked(out, "peers")["measured"]

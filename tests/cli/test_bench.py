@@ -35,7 +35,7 @@ def test_every_combination_is_timed_next_to_the_machines_limits(run: Run, tiny: 
     assert limits["gemm_gflops"] > 0.1
     assert limits["copy_gb_s"] > 0.1
     rows = document["subjects"]
-    # assess; restore of two sizes and two batches; whole calls of two sizes. With ONNX Runtime no context is constant.
+    # assess; restore of two sizes and two batches; whole calls of two sizes. ONNX Runtime loads nothing for one size.
     assert len(rows) == 1 + 2 * 2 + 2
     assert rows[0]["kind"] == "assess"
     assert rows[0]["ratio"] == 1
@@ -60,11 +60,11 @@ def test_peak_memory_is_that_of_a_process_of_its_own(run: Run, tiny: Path) -> No
 @pytest.mark.skipif(len(BOTH) < 2, reason="needs onnxruntime and openvino")
 def test_people_get_a_table_and_pictures(run: Run, tiny: Path, photo: Path) -> None:
     result = run(
-        "bench", "--bundle", tiny, "--kind", "constant,whole", "--size", "48,64", *QUICK,
+        "bench", "--bundle", tiny, "--kind", "sized,whole", "--size", "48,64", *QUICK,
         "--photo", photo, "--plot", "plots/latency.svg", "--pareto", "pareto.png",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    for text in ("GFLOP/s in matrix products", "GB/s copying", "PSNR dB", "constant 48x48, openvino, 1 threads"):
+    for text in ("GFLOP/s in matrix products", "GB/s copying", "PSNR dB", "sized 48x48, openvino, 1 threads"):
         assert text in result.stdout
     assert "<svg" in Path("plots/latency.svg").read_text()
     with Image.open("pareto.png") as picture:
@@ -83,7 +83,7 @@ def test_people_get_a_table_and_pictures(run: Run, tiny: Path, photo: Path) -> N
         (("--scale", "3"), "--scale 3: tiny offers 1, 2, 4"),
         (("--plot", "plot.txt"), "plot.txt: can draw .svg, .png, .pdf only"),
         (("--pareto", "pareto.svg"), "--pareto needs --photo"),
-        (("--backend", "null", "--kind", "constant"), "--kind constant: nothing of this can be measured on null"),
+        (("--backend", "null", "--kind", "sized"), "--kind sized: nothing of this can be measured on null"),
     ],
 )
 def test_what_cannot_be_measured_is_wrong_usage(run: Run, tiny: Path, options: tuple[str, ...], message: str) -> None:

@@ -168,7 +168,7 @@ def test_int8_for_processors_runs_and_is_described(
         for backend, ahead in itertools.product(("onnxruntime", "openvino"), (0, 1 << 40)):
             with uare_rt.load("a.uare", backend=backend) as built:
                 assert built.precision == precision
-                # The context as an input of the graph, and as a constant of it.
+                # The graph for any size, and for this one.
                 result = built.restore(frame, context=exact.null_context(), ahead=ahead).image
             difference = np.abs(result.astype(int) - exact_result)
             assert difference.max() > 1 if precision == "int8" else difference.max() <= 1

@@ -230,7 +230,7 @@ def test_graphs_are_loaded_one_at_a_time_where_memory_is_short(
     backend = backends.get("onnxruntime")
 
     class Watched:
-        name, worth_constants = backend.name, None
+        name, worth_sizing = backend.name, None
 
         def load(self, graph: GraphFile, *, threads: int | None, beside: int = 1) -> Executable:
             loaded.append(graph.name)

@@ -46,7 +46,7 @@ def test_wrong_results_do_not_count_as_working(tiny: Path, monkeypatch: pytest.M
 
     class Wrong:
         name = "openvino"
-        worth_constants = None
+        worth_sizing = None
         runs_parts = False
         precisions = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -83,12 +84,12 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, which: Callable[[Any], bool], bac
 def test_it_is_measured_once(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     assert remembered(bundle) is None
     with caplog.at_level(logging.WARNING):
-        choice, same = fastest(bundle)
+        choice, variants = fastest(bundle)
         assert "measuring once" in caplog.text
         caplog.clear()
         assert fastest(bundle)[0] == choice == remembered(bundle)
         assert not caplog.text
-    assert same.nano.graphs["restore_x1"].precision == choice.precision
+    assert variants[choice.precision].nano.graphs["restore_x1"].precision == choice.precision
     assert (choice.backend, choice.threads, choice.precision) in candidates(bundle)
     assert choice.milliseconds > 0
 
@@ -97,6 +98,51 @@ def test_it_is_measured_once(bundle: Bundle, caplog: pytest.LogCaptureFixture) -
 def test_the_fastest_is_chosen(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     slow_down(monkeypatch, lambda graph: True, "openvino")
     assert fastest(bundle)[0].backend == "onnxruntime"
+
+
+@needs_both
+def test_parts_are_computed_where_new_sizes_are_fast(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    run = selection.Restorer.run
+
+    def slow(self: Any, samples: Any, scale: int, context: Any, **how: Any) -> Any:
+        whole = samples.shape[:2] == (176, 176)
+        time.sleep(0.3 if whole == (self.graphs.backend == "onnxruntime") else 0)
+        return run(self, samples, scale, context, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(selection, "_SIDE", 176)
+        patch.setattr(selection.Restorer, "run", slow)
+        choice, _ = fastest(bundle)
+    assert (choice.backend, choice.parts.backend, choice.parts.precision) == ("openvino", "onnxruntime", "fp32")
+    assert remembered(bundle) == choice
+    picture = rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    with (
+        uare_rt.load(bundle.path, backend="fastest") as session,
+        uare_rt.load(bundle.path, backend="onnxruntime") as other,
+    ):
+        assert isinstance(session, uare_rt.Session)
+        assert (session.backend, session.parts) == ("openvino", "onnxruntime fp32")
+        context = session.null_context()
+        ran: list[str] = []
+        monkeypatch.setattr(
+            selection.Restorer, "run", lambda self, *a, **k: (ran.append(self.graphs.backend), run(self, *a, **k))[1]
+        )
+        for beside in (1, 2):
+            part = session.restore(picture, context=context, part=True, beside=beside).image
+            np.testing.assert_array_equal(part, other.restore(picture, context=context, beside=beside).image)
+            session.restore(picture, context=context, beside=beside)
+        assert ran == ["onnxruntime", "onnxruntime", "openvino"] * 2
+
+
+def test_an_entry_of_an_older_version_is_measured_again(bundle: Bundle) -> None:
+    fastest(bundle)
+    path = cache_directory().with_name("selection.json")
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps({key: {k: v for k, v in e.items() if k != "parts"} for key, e in entries.items()}))
+    assert remembered(bundle) is None
+    assert fastest(bundle)[0].parts in candidates(bundle)
 
 
 @needs_both

@@ -239,7 +239,7 @@ class Broken:
     """A backend whose graphs give NaN, as graphs with damaged weights do."""
 
     name = "broken"
-    worth_constants = None
+    worth_sizing = None
     runs_parts = False
     precisions = ()
 
@@ -282,7 +282,7 @@ class Drifting:
     """A backend whose every run is brighter than the last: an extreme of tiles that do not agree."""
 
     name = "drifting"
-    worth_constants = None
+    worth_sizing = None
     runs_parts = False
     precisions = ()
 

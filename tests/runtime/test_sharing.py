@@ -37,7 +37,7 @@ class Counting:
     """ONNX Runtime, with weak references to all that it loaded."""
 
     name = "counting"
-    worth_constants = None
+    worth_sizing = None
     runs_parts = False
     precisions = ()
 

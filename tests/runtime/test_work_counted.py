@@ -32,7 +32,7 @@ class Repeating:
     """A backend that computes nothing and notes the arrays that it is given."""
 
     name = "repeating"
-    worth_constants = None
+    worth_sizing = None
     runs_parts = False
     precisions = ()
 
