@@ -133,6 +133,7 @@ class FakeSession:
     scales = (1, 2, 4)
     backend = "fake"
     precision = "fp32"
+    parts = "fake fp32"
     manifest = SimpleNamespace(
         source=SimpleNamespace(weights_sha256="0"),
         tiling=Tiling(multiple=16, grid=16, before=8, after=23, bytes_per_pixel=8),
@@ -170,6 +171,7 @@ class FakeSession:
         context: QualityContext | None = None,
         ahead: int = 0,
         beside: int = 1,
+        part: bool = False,
     ) -> Restored:
         if self.fail_at is not None and len(self.restored) >= self.fail_at:
             raise self.error
