@@ -26,7 +26,7 @@ __all__ = ["STEADY", "Follower", "of_samples", "row_blocks"]
 STEADY = 0.35
 """Weight of a new frame, or a new result, where the picture stands still."""
 _MEMORY = 0.9  # weight of what was known about the response before, for every new measurement
-_ROWS = 16
+_ROWS = 16  # of a frame, at once: what is computed of them stays in the cache
 _NOTHING = 1 / 4  # of a level of 255, below which no change is left
 
 
