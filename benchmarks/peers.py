@@ -1,6 +1,6 @@
 """The same weights through other engines, and other people's systems on the same pictures: time and quality.
 
-usage: peers.py [EVALSET] [--size 512] [--rounds 9] [--limit 4] [--slow] [--plot FILE] [-o FILE]
+usage: peers.py [EVALSET] [--size 512] [--rounds 27] [--limit 4] [--slow] [--plot FILE] [-o FILE]
 Every engine lives in a process of its own; all of them, and a product of large matrices, run in turn. Ratios are
 medians over rounds. With an evaluation set (make_evalset.py) the systems of `uare_rt.training.peers` restore its
 pictures, each right after uare-rt; `--slow` adds those that take a minute a picture, on one picture.
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("evalset", type=Path, nargs="?", help="folder of make_evalset.py; engines alone if not given")
     parser.add_argument("--size", type=int, default=512, help="side of the engines' frame, px, a multiple of 16")
-    parser.add_argument("--rounds", type=int, default=9, help="that count")
+    parser.add_argument("--rounds", type=int, default=27, help="that count")
     parser.add_argument("--threads", type=int, default=available_cores(), help="all cores if not given")
     parser.add_argument("--limit", type=int, default=4, help="pictures of the evaluation set")
     parser.add_argument("--slow", action="store_true", help="run the peers that take a minute a picture too")

@@ -27,6 +27,7 @@ STEADY = 0.35
 """Weight of a new frame, or a new result, where the picture stands still."""
 _MEMORY = 0.9  # weight of what was known about the response before, for every new measurement
 _ROWS = 16  # of a frame, at once: what is computed of them stays in the cache
+_GREEN = 1  # the channel that the response is learnt from, nearest to light; there is one response for all
 _NOTHING = 1 / 4  # of a level of 255, below which no change is left
 
 
@@ -90,9 +91,9 @@ class Follower:
             if drift is not None:
                 before += drift[rows]
             change = given[rows] - before
-            small = change * of_samples(still[rows])
-            moved += float(np.einsum("hwc,hwc->", small, small))
-            answered += float(np.einsum("hwc,hwc->", small, answer[rows]))
+            small = change[..., _GREEN] * still[rows]
+            moved += float(np.einsum("hw,hw->", small, small))
+            answered += float(np.einsum("hw,hw->", small, answer[rows, :, _GREEN]))
             change *= of_samples(weights[rows])
             before += change
             there[rows] = np.rint(before, out=before)
@@ -148,8 +149,10 @@ def row_blocks(height: int) -> Iterator[slice]:
 
 def of_samples(values: NDArray[Any]) -> NDArray[Any]:
     """Values of px for each of their samples: [H, W] -> [H, W, 3]; computing with a broadcast third axis is slow."""
-    height, width = values.shape
-    return values.repeat(3, axis=1).reshape(height, width, 3)
+    samples = np.empty((*values.shape, 3), values.dtype)
+    for channel in range(3):
+        samples[..., channel] = values
+    return samples
 
 
 def _enlarged(drift: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
