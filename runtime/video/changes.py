@@ -96,12 +96,14 @@ class ChangeDetector:
             return
         if not boxes:
             return
-        reference = self._reference.copy()
+        reference, means = self._reference.copy(), self._means.copy()
         for box in boxes:
-            part = np.s_[box.top : box.bottom, box.left : box.right]
-            reference[part] = frame[part]
+            new = reference[box.there()] = frame[box.there()]
+            # Rectangles begin and end on blocks, or with the frame.
+            rows = slice(box.top // _BLOCK, -(-box.bottom // _BLOCK))
+            means[rows, box.left // _BLOCK : -(-box.right // _BLOCK)] = _means(new)
             self._stale[box.inner(*frame.shape[:2])] = False
-        self._reference, self._means = reference, _means(reference)
+        self._reference, self._means = reference, means
 
     def forget(self) -> None:
         """Nothing of what was computed is there any more."""
@@ -144,7 +146,8 @@ def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.uint8]:
-    a, b = _eight_bit(a), _eight_bit(b)
+    # In one piece: these operations are slow on samples that others lie between.
+    a, b = np.ascontiguousarray(_eight_bit(a)), np.ascontiguousarray(_eight_bit(b))
     return np.asarray(np.maximum(a, b) - np.minimum(a, b))
 
 
