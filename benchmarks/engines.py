@@ -1,9 +1,10 @@
 """One engine with the restore graph of `uare-nano`, in a process of its own, timed on request.
 
 usage: engines.py ENGINE BUNDLE SIZE THREADS
-It prints `ready` or one line with the reason why not. Then every line on standard input is answered: `run` by seconds;
-`save FILE` by the restored frame in a .npy file, float32 [1, 3, SIZE, SIZE]. The frame and the null context are the
-same for all, and so are the weights: PyTorch's are read back from the bundle.
+It prints `ready` or one line with the reason why not. Then every line on standard input is answered by two numbers,
+seconds from a frame of 8 bits to a picture of 8 bits, and those of the graph between the conversions (`nan` where they
+are one call); after `save FILE` the picture is in a .npy file too, uint8 [SIZE, SIZE, 3]. The frame and the null
+context are the same for all, and so are the weights: PyTorch's are read back from the bundle.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from uare_rt.bundle import Bundle
 __all__ = ["ENGINES", "Job", "frame_of"]
 
 Frame = NDArray[np.float32]
-Run = Callable[[], Frame]
+Picture = NDArray[np.uint8]
+Graph = Callable[[Frame], Frame]
+Restore = Callable[[Picture], tuple[Picture, float]]
 _MUCH = 1 << 40  # pixels ahead
 
 
@@ -43,13 +46,34 @@ class Job:
         self.bundle = Bundle.open(bundle)
         self.graph = self.bundle.graph("restore_x1").path
         self.picture = frame_of(size)
-        self.frame = np.ascontiguousarray(self.picture.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
         self.context = self.bundle.null_context()
 
     @property
-    def inputs(self) -> dict[str, Frame]:
+    def frame(self) -> Frame:
+        """The frame as graphs take it: float32 [1, 3, size, size]."""
+        return _unit(self.picture)
+
+    def inputs(self, frame: Frame) -> dict[str, Frame]:
         """Of the graph."""
-        return {"frame": self.frame, **self.context.inputs()}
+        return {"frame": frame, **self.context.inputs()}
+
+
+def _unit(picture: Picture) -> Frame:
+    return np.ascontiguousarray(picture.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+
+
+def _converted(graph: Graph) -> Restore:
+    """What a person writes around a graph; `plain_loop.py` is the same."""
+
+    def restore(picture: Picture) -> tuple[Picture, float]:
+        frame = _unit(picture)
+        began = time.perf_counter()
+        restored = graph(frame)
+        seconds = time.perf_counter() - began
+        values = np.clip(restored[0].transpose(1, 2, 0), 0, 1)
+        return np.rint(values * np.float32(255)).astype(np.uint8), seconds
+
+    return restore
 
 
 def frame_of(size: int) -> NDArray[np.uint8]:
@@ -60,20 +84,14 @@ def frame_of(size: int) -> NDArray[np.uint8]:
     return np.clip(smooth + rng.normal(0, 25, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def _session(job: Job, backend: str, ahead: int) -> Run:
-    """`Session.restore`, samples of 8 bits in and out: all that the others leave to their caller is in it."""
+def _session(job: Job, backend: str, ahead: int) -> Restore:
     import uare_rt
 
     session = uare_rt.load(job.path, backend=backend, threads=job.threads)
-
-    def run() -> Frame:
-        restored = session.restore(job.picture, context=job.context, ahead=ahead).image
-        return np.asarray(restored.transpose(2, 0, 1)[None] / np.float32(255), np.float32)
-
-    return run
+    return lambda picture: (session.restore(picture, context=job.context, ahead=ahead).image, float("nan"))
 
 
-def _onnxruntime(job: Job, *, tuned: bool) -> Run:
+def _onnxruntime(job: Job, *, tuned: bool) -> Restore:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -83,10 +101,10 @@ def _onnxruntime(job: Job, *, tuned: bool) -> Run:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     session = ort.InferenceSession(str(job.graph), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, job.inputs)[0]
+    return _converted(lambda frame: session.run(None, job.inputs(frame))[0])
 
 
-def _openvino(job: Job, *, sized: bool) -> Run:
+def _openvino(job: Job, *, sized: bool) -> Restore:
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": job.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -96,7 +114,8 @@ def _openvino(job: Job, *, sized: bool) -> Run:
         model.reshape({"frame": list(job.frame.shape)})
     compiled = core.compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
-    return lambda: request.infer(job.inputs, share_inputs=True, share_outputs=True)["restored"]
+    shared = {"share_inputs": True, "share_outputs": True}
+    return _converted(lambda frame: request.infer(job.inputs(frame), **shared)["restored"])
 
 
 def _model(job: Job) -> Any:
@@ -109,27 +128,26 @@ def _model(job: Job) -> Any:
     return model.requires_grad_(False)
 
 
-def _torch(job: Job, *, channels_last: bool = False, compiled: bool = False) -> Run:
+def _torch(job: Job, *, channels_last: bool = False, compiled: bool = False) -> Restore:
     import torch
 
     from uare_rt.model.nano import QualityContext
 
     model = _model(job)
-    frame = torch.from_numpy(job.frame)
-    if channels_last:
-        model, frame = model.to(memory_format=torch.channels_last), frame.to(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)
     k, v, vec = (torch.from_numpy(part) for part in job.context.inputs().values())
     context = QualityContext(k[:, None], v[:, None], vec[None])
     call = torch.compile(model.restore) if compiled else model.restore
 
-    def run() -> Frame:
+    def run(frame: Frame) -> Frame:
         with torch.inference_mode():
-            return np.asarray(call(frame, context).numpy())
+            return np.asarray(call(torch.from_numpy(frame).contiguous(memory_format=layout), context).numpy())
 
-    return run
+    return _converted(run)
 
 
-def _ncnn(job: Job) -> Run:
+def _ncnn(job: Job) -> Restore:
     """Convolutions and modulation in ncnn. Cutting tokens into windows takes six dimensions, and ncnn's tensors have
     four at most, so the experts on the tokens run in PyTorch between two nets of ncnn, on its own arrays.
     """
@@ -159,17 +177,17 @@ def _ncnn(job: Job) -> Run:
         between, expected = before(frame), model.restore(frame, context).numpy()
     first, last = _ncnn_net(before, (frame,), job.threads), _ncnn_net(after, between, job.threads)
 
-    def run() -> Frame:
-        base, latent, *skips = first(job.frame)
+    def run(frame: Frame) -> Frame:
+        base, latent, *skips = first(frame)
         tokens = torch.from_numpy(latent)
         with torch.inference_mode():
             mended = (tokens + model.generate(tokens, context)).numpy()
         return last(base, mended, *skips)[0]
 
-    apart = float(np.abs(run() - expected).max())
+    apart = float(np.abs(run(job.frame) - expected).max())
     if apart > 1 / 255:
         raise RuntimeError(f"ncnn is wrong by {apart * 255:.2f} levels of 255")
-    return run
+    return _converted(run)
 
 
 def _ncnn_net(module: Any, inputs: Sequence[Any], threads: int) -> Callable[..., list[Frame]]:
@@ -200,7 +218,7 @@ def _ncnn_net(module: Any, inputs: Sequence[Any], threads: int) -> Callable[...,
     return run
 
 
-ENGINES: dict[str, Callable[[Job], Run]] = {
+ENGINES: dict[str, Callable[[Job], Restore]] = {
     "uare-rt": lambda job: _session(job, "onnxruntime", 0),
     "uare-rt, OpenVINO": lambda job: _session(job, "openvino", 0),
     "uare-rt, OpenVINO, one size": lambda job: _session(job, "openvino", _MUCH),
@@ -214,13 +232,13 @@ ENGINES: dict[str, Callable[[Job], Run]] = {
     "torch.compile": lambda job: _torch(job, compiled=True),
     "ncnn, tokens in PyTorch": _ncnn,
 }
-"""By name; those of uare-rt are whole calls, the others bare runs of arrays that lie ready."""
+"""By name."""
 
 
 def _serve(engine: str, job: Job) -> None:
     try:
-        run = ENGINES[engine](job)
-        run()
+        restore = ENGINES[engine](job)
+        restore(job.picture)
     except Exception as error:  # every library has its own; all of them are a reason
         sys.stdout.write(" ".join(f"{type(error).__name__}: {error}".split())[:200] + "\n")
         return
@@ -229,11 +247,11 @@ def _serve(engine: str, job: Job) -> None:
     for line in sys.stdin:
         word, _, path = line.strip().partition(" ")
         began = time.perf_counter()
-        result = run()
+        result, graph = restore(job.picture)
         seconds = time.perf_counter() - began
         if word == "save":
             np.save(path, result)
-        sys.stdout.write(f"{seconds}\n")
+        sys.stdout.write(f"{seconds} {graph}\n")
         sys.stdout.flush()
 
 

@@ -1,9 +1,10 @@
 """The same weights through other engines, and other people's systems on the same pictures: time and quality.
 
 usage: peers.py [EVALSET] [--size 512] [--rounds 27] [--limit 4] [--slow] [--plot FILE] [-o FILE]
-Every engine lives in a process of its own; all of them, and a product of large matrices, run in turn. Ratios are
-medians over rounds. With an evaluation set (make_evalset.py) the systems of `uare_rt.training.peers` restore its
-pictures, each right after uare-rt; `--slow` adds those that take a minute a picture, on one picture.
+Every engine lives in a process of its own and turns a frame of 8 bits into a picture of 8 bits; all of them, and a
+product of large matrices, run in turn. Ratios are medians over rounds. With an evaluation set (make_evalset.py) the
+systems of `uare_rt.training.peers` restore its pictures, each right after uare-rt; `--slow` adds those that take a
+minute a picture, on one picture.
 """
 
 from __future__ import annotations
@@ -125,7 +126,12 @@ def _data(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Worker:
-    """An engine in its process; ``failure`` says why it does not run."""
+    """An engine in its process.
+
+    Attributes:
+        failure: why it does not run.
+        graph: seconds of the graph alone in each answer, NaN where nobody knows.
+    """
 
     def __init__(self, name: str, chosen: argparse.Namespace) -> None:
         bundle = shipped_bundle() if chosen.bundle is None else chosen.bundle
@@ -134,6 +140,7 @@ class _Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self.process.stdout is not None
+        self.graph: list[float] = []
         first = self.process.stdout.readline().strip()
         self.failure = None if first == "ready" else first or "it ended without a word"
 
@@ -145,7 +152,9 @@ class _Worker:
             try:
                 self.process.stdin.write(f"{what}\n")
                 self.process.stdin.flush()
-                return float(self.process.stdout.readline())
+                seconds, graph = map(float, self.process.stdout.readline().split())
+                self.graph.append(graph)
+                return seconds
             except (OSError, ValueError):
                 self.failure = f"it ended while it was timed, with code {self.process.wait()}"
         return float("nan")
@@ -179,11 +188,14 @@ def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
     reference = samples.get(BASE)
     for name in workers:
         wall = samples[name].wall
+        graph = workers[name].graph[-1 - len(wall) : -1]  # warm-up before them, the picture that is saved after them
+        alone = wall if np.isnan(graph).any() else graph
         rows[name] |= {
             "median_ms": samples[name].median * 1e3,
             "least_ms": min(wall) * 1e3,
+            "graph_ms": None if alone is wall else median(graph) * 1e3,
             "to_uare_rt": None if reference is None else ratio(wall, reference.wall),
-            "of_gemm": flops / GEMM_FLOP / ratio(wall, samples["gemm"].wall) if nano else None,
+            "of_gemm": flops / GEMM_FLOP / ratio(alone, samples["gemm"].wall) if nano else None,
             "apart_levels": same.get(name),
             "times_ms": [round(seconds * 1e3, 3) for seconds in wall],
         }
@@ -194,9 +206,9 @@ def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _same(workers: Mapping[str, _Worker]) -> dict[str, float]:
+def _same(workers: Mapping[str, _Worker]) -> dict[str, int]:
     """Largest difference from the first engine, levels of 255."""
-    found: dict[str, float] = {}
+    found: dict[str, int] = {}
     reference = None
     with tempfile.TemporaryDirectory() as folder:
         for name, worker in workers.items():
@@ -204,9 +216,9 @@ def _same(workers: Mapping[str, _Worker]) -> dict[str, float]:
             worker.ask(f"save {path}")
             if worker.failure is not None:
                 continue
-            frame = np.clip(np.load(path), 0, 1)
-            reference = frame if reference is None else reference
-            found[name] = float(np.abs(frame - reference).max() * 255)
+            picture = np.load(path).astype(np.int16)
+            reference = picture if reference is None else reference
+            found[name] = int(np.abs(picture - reference).max())
     return found
 
 
@@ -333,15 +345,16 @@ def tables(measured: Mapping[str, Any]) -> list[Table]:
         return "-" if value is None else format(value, form)
 
     keys: tuple[tuple[str, str], ...]
-    keys = (("median_ms", ".1f"), ("least_ms", ".1f"), ("to_uare_rt", ".3f"), ("of_gemm", ".0%"),
-            ("apart_levels", ".2f"))  # fmt: skip
+    keys = (("median_ms", ".1f"), ("least_ms", ".1f"), ("to_uare_rt", ".3f"), ("graph_ms", ".1f"), ("of_gemm", ".0%"),
+            ("apart_levels", "d"))  # fmt: skip
     rows = [
         (row["name"], *(shown(row.get(key), form) for key, form in keys))
-        if row["reason"] is None else (f"{row['name']}: {row['reason']}", *"-----")
+        if row["reason"] is None else (f"{row['name']}: {row['reason']}", *"------")
         for row in measured["engines"]
     ]  # fmt: skip
     gemm = f"{measured['gflop']:.2f} GFLOP a frame; matrix products {measured['gemm_gflops']:.1f} GFLOP/s"
-    found = [Table(f"Engines ({gemm})", ("engine", "ms", "least", "to uare-rt", "of GEMM", "levels apart"), rows)]
+    headers = ("engine", "ms", "least", "to uare-rt", "graph alone", "of GEMM", "levels apart")
+    found = [Table(f"Engines ({gemm})", headers, rows)]
     if "restoring" in measured:
         keys = (("input_psnr", ".2f"), ("psnr", ".2f"), ("uare_rt_psnr", ".2f"), ("median_ms", ".1f"),
                 ("fastest_psnr", ".2f"), ("uare_rt_ms", ".1f"), ("uare_rt_with_assessment_ms", ".1f"),
