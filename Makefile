@@ -75,10 +75,19 @@ KERNEL_TESTS := tests/kernels
 NATIVE_TESTS := tests/native
 APART := $(patsubst %,--ignore=%,$(TORCH_TESTS) $(KERNEL_TESTS) $(NATIVE_TESTS))
 
+# Most tests keep one core busy: two groups side by side, each shown when it is done.
 .PHONY: test
 test: lint
+	@echo "tests: two groups side by side, some ten minutes; each is shown when it is done"
+	@$(MAKE) -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-runtime
+
+.PHONY: test-models
+test-models: .venv-test/.ready
 	.venv-test/bin/python -m pytest -q $(TORCH_TESTS)
 	.venv-test/bin/python -m pytest -q $(KERNEL_TESTS)
+
+.PHONY: test-runtime
+test-runtime: .venv-test/.ready
 	.venv-test/bin/python -m pytest -q $(APART)
 
 # The quick tests have passed by then; PyTorch's rooms have none of the others.
