@@ -30,7 +30,7 @@ from uare_rt import backends
 from uare_rt.bench.memory import own_peak
 from uare_rt.bench.pairs import interleaved, ratio
 from uare_rt.bench.plots import check_target, plot_latency
-from uare_rt.bench.subjects import Rig, subjects
+from uare_rt.bench.subjects import Rig, frames_kind, subjects
 from uare_rt.bundle import Bundle, shipped_bundle
 from uare_rt.errors import InputError, UareError
 from uare_rt.machine import available_cores
@@ -103,10 +103,8 @@ def _graphs(path: Path, backend: str, chosen: argparse.Namespace) -> dict[str, l
     }
     for name, (sizes, batches, threads) in plans.items():
         rig = Rig(bundle)
-        kinds = ("sized",) if backends.get(backend).worth_sizing is not None else ("restore",)
-        them = subjects(
-            bundle, kinds=kinds, names=[backend], threads=threads, sizes=sizes, batches=batches, scale=1
-        )  # fmt: skip
+        kinds = [frames_kind(backend)]
+        them = subjects(bundle, kinds=kinds, names=[backend], threads=threads, sizes=sizes, batches=batches, scale=1)
         samples = interleaved({one.name: rig.call(one) for one in them}, rounds=chosen.rounds)
         rig.close()
         first = samples[them[0].name]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from uare_rt.bundle import Bundle
 
-__all__ = ["KINDS", "Kind", "Rig", "Subject", "subjects"]
+__all__ = ["KINDS", "Kind", "Rig", "Subject", "frames_kind", "subjects"]
 
 Kind = Literal["assess", "restore", "sized", "whole"]
 KINDS: tuple[Kind, ...] = ("assess", "restore", "sized", "whole")
@@ -108,6 +108,18 @@ class Rig:
         """Give everything back."""
         for loaded in self._loaded:
             loaded.close()
+
+
+def frames_kind(backend: str) -> Kind:
+    """The kind that times the restore graph as a backend runs it on a video's frames.
+
+    Args:
+        backend: its name.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    return "restore" if backends.get(backend).worth_sizing is None else "sized"
 
 
 def subjects(

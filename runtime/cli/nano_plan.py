@@ -69,16 +69,21 @@ def _measured(layers: Sequence[Layer], size: tuple[int, int]) -> dict[str, Any]:
     """The same floor from measured peaks, and how far what is real is from it."""
     from uare_rt import backends
     from uare_rt.bench.document import Request, measure
-    from uare_rt.bench.subjects import subjects
+    from uare_rt.bench.subjects import frames_kind, subjects
     from uare_rt.bundle import Bundle, shipped_bundle
     from uare_rt.machine import available_cores, cpu_model
     from uare_rt.model.nano_plan import EFFICIENCY, Rates, floor
 
     bundle = {"uare-nano": Bundle.open(shipped_bundle())}
     names = [name for name in ("onnxruntime", "openvino") if backends.get(name).probe().available]
-    found = subjects(
-        bundle, kinds=("sized",), names=names, threads=[available_cores()], sizes=[size], batches=[1], scale=1
-    )
+    cores = available_cores()
+    found = [
+        subject
+        for name in names
+        for subject in subjects(
+            bundle, kinds=[frames_kind(name)], names=[name], threads=[cores], sizes=[size], batches=[1], scale=1
+        )
+    ]
     document = measure(Request(bundle, found, _ROUNDS, memory=False, command="uare-rt plan"))
     (limits,) = document["limits"]["threads"]
     peak, bandwidth = limits["gemm_gflops"] * 1e9, limits["copy_gb_s"] * 1e9

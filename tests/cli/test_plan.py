@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from uare_rt import backends
+from uare_rt.backends.base import Capability
+
 if TYPE_CHECKING:
     from conftest import Run
 
@@ -128,9 +131,15 @@ def test_nano_is_planned_layer_by_layer_without_torch() -> None:
     assert plan["floor_seconds"]["int8"] < plan["floor_seconds"]["fp16"]
 
 
-def test_nano_on_paper_is_held_against_this_machine(run: Run) -> None:
+@pytest.mark.parametrize("openvino", [True, False], ids=["with OpenVINO", "base install"])
+def test_nano_on_paper_is_held_against_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch, openvino: bool) -> None:
+    if not openvino:
+        absent = Capability("openvino", False, "openvino is not installed")
+        monkeypatch.setattr(type(backends.get("openvino")), "probe", lambda self: absent)
+    available = {name for name in ("onnxruntime", "openvino") if backends.get(name).probe().available}
     plan = planned(run, "--preset", "uare-nano", "--device", "this", "--size", "64")
     assert plan["device"]["source"] == "measured in this run"
+    assert set(plan["measured_seconds"]) == available
     for name, seconds in plan["measured_seconds"].items():
         assert plan["measured_efficiency"][name] == pytest.approx(plan["floor_seconds"]["fp32"] / seconds)
     result = run("plan", "--preset", "uare-nano", "--device", "thor")
