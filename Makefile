@@ -78,7 +78,7 @@ APART := $(patsubst %,--ignore=%,$(TORCH_TESTS) $(KERNEL_TESTS) $(NATIVE_TESTS))
 # Most tests keep one core busy: two groups side by side, each shown when it is done.
 .PHONY: test
 test: lint
-	@echo "tests: two groups side by side, some ten minutes; each is shown when it is done"
+	@echo "tests: two groups side by side, some ten minutes on two cores; each is shown when it is done"
 	@$(MAKE) -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-runtime
 
 .PHONY: test-models

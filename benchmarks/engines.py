@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from uare_rt.bundle import Bundle
 
-__all__ = ["ENGINES", "Job", "frame_of"]
+__all__ = ["ENGINES", "Job", "frame_of", "to_frame", "to_picture"]
 
 Frame = NDArray[np.float32]
 Picture = NDArray[np.uint8]
@@ -51,27 +51,30 @@ class Job:
     @property
     def frame(self) -> Frame:
         """The frame as graphs take it: float32 [1, 3, size, size]."""
-        return _unit(self.picture)
+        return to_frame(self.picture)
 
     def inputs(self, frame: Frame) -> dict[str, Frame]:
         """Of the graph."""
         return {"frame": frame, **self.context.inputs()}
 
 
-def _unit(picture: Picture) -> Frame:
+def to_frame(picture: Picture) -> Frame:
+    """Samples as graphs take them, the way a person writes it: uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
     return np.ascontiguousarray(picture.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
 
 
-def _converted(graph: Graph) -> Restore:
-    """What a person writes around a graph; `plain_loop.py` is the same."""
+def to_picture(restored: Frame) -> Picture:
+    """And back: float32 [1, 3, H, W] -> uint8 [H, W, 3], clipped and rounded to nearest."""
+    return np.rint(np.clip(restored[0].transpose(1, 2, 0), 0, 1) * np.float32(255)).astype(np.uint8)
 
+
+def _converted(graph: Graph) -> Restore:
     def restore(picture: Picture) -> tuple[Picture, float]:
-        frame = _unit(picture)
+        frame = to_frame(picture)
         began = time.perf_counter()
         restored = graph(frame)
         seconds = time.perf_counter() - began
-        values = np.clip(restored[0].transpose(1, 2, 0), 0, 1)
-        return np.rint(values * np.float32(255)).astype(np.uint8), seconds
+        return to_picture(restored), seconds
 
     return restore
 

@@ -130,7 +130,7 @@ class _Worker:
 
     Attributes:
         failure: why it does not run.
-        graph: seconds of the graph alone in each answer, NaN where nobody knows.
+        graph_seconds: of the graph alone in each answer, NaN where nobody knows.
     """
 
     def __init__(self, name: str, chosen: argparse.Namespace) -> None:
@@ -140,7 +140,7 @@ class _Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self.process.stdout is not None
-        self.graph: list[float] = []
+        self.graph_seconds: list[float] = []
         first = self.process.stdout.readline().strip()
         self.failure = None if first == "ready" else first or "it ended without a word"
 
@@ -153,7 +153,7 @@ class _Worker:
                 self.process.stdin.write(f"{what}\n")
                 self.process.stdin.flush()
                 seconds, graph = map(float, self.process.stdout.readline().split())
-                self.graph.append(graph)
+                self.graph_seconds.append(graph)
                 return seconds
             except (OSError, ValueError):
                 self.failure = f"it ended while it was timed, with code {self.process.wait()}"
@@ -188,7 +188,9 @@ def _engines(chosen: argparse.Namespace) -> dict[str, Any]:
     reference = samples.get(BASE)
     for name in workers:
         wall = samples[name].wall
-        graph = workers[name].graph[-1 - len(wall) : -1]  # warm-up before them, the picture that is saved after them
+        graph = workers[name].graph_seconds[
+            -1 - len(wall) : -1
+        ]  # warm-up before them, the picture that is saved after them
         alone = wall if np.isnan(graph).any() else graph
         rows[name] |= {
             "median_ms": samples[name].median * 1e3,

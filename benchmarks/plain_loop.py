@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import onnxruntime as ort
+from engines import to_frame, to_picture
 
 from uare_rt.bundle import Bundle, shipped_bundle
 from uare_rt.views import extract_views
@@ -46,10 +47,9 @@ def main() -> int:
                 context = dict(zip(names, assess.run(names, {"views": extract_views(pixels)}), strict=True))
             height, width = pixels.shape[:2]
             padded = np.pad(pixels, ((0, -height % 16), (0, -width % 16), (0, 0)), mode="reflect")
-            unit = np.ascontiguousarray(padded.transpose(2, 0, 1)[None]).astype(np.float32) / 255
-            restored = restore.run(["restored"], {"frame": unit, **context})[0][0].transpose(1, 2, 0)
-            picture = np.rint(np.clip(restored[: out.height, : out.width], 0, 1) * 255).astype(np.uint8)
-            for packet in out.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")):
+            restored = restore.run(["restored"], {"frame": to_frame(padded), **context})[0]
+            picture = np.ascontiguousarray(to_picture(restored[:, :, : out.height, : out.width]))
+            for packet in out.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 target.mux(packet)
         for packet in out.encode():
             target.mux(packet)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from uare_rt.video.following import STEADY
+from uare_rt.video.following import GREEN, STEADY
 from uare_rt.video.regions import CELL, Box, grown
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ChangeDetector:
         """What to compute of ``frame`` (uint8 or uint16 [H, W, 3]); None before anything was computed."""
         if self._reference is None or self._means is None:
             return None
-        texture = _reduced(_distance(frame[..., 1], self._reference[..., 1])).astype(np.float32)
+        texture = _reduced(_distance(frame[..., GREEN], self._reference[..., GREEN])).astype(np.float32)
         shift = np.abs(_means(frame) - self._means).max(axis=2)
         if not texture.any() and np.array_equal(frame, self._reference):
             self._stale[:] = False

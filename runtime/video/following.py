@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from uare_rt.video.frames import Pixels
 
-__all__ = ["STEADY", "Follower", "of_samples", "row_blocks"]
+__all__ = ["GREEN", "STEADY", "Follower", "of_samples", "row_blocks"]
 
 STEADY = 0.35
 """Weight of a new frame, or a new result, where the picture stands still."""
+GREEN = 1
+"""The channel that stands for all where one does: nearest to light."""
 _MEMORY = 0.9  # weight of what was known about the response before, for every new measurement
 _ROWS = 16  # of a frame, at once: what is computed of them stays in the cache
-_GREEN = 1  # the channel that the response is learnt from, nearest to light; there is one response for all
 _NOTHING = 1 / 4  # of a level of 255, below which no change is left
 
 
@@ -91,9 +92,9 @@ class Follower:
             if drift is not None:
                 before += drift[rows]
             change = given[rows] - before
-            small = change[..., _GREEN] * still[rows]
+            small = change[..., GREEN] * still[rows]
             moved += float(np.einsum("hw,hw->", small, small))
-            answered += float(np.einsum("hw,hw->", small, answer[rows, :, _GREEN]))
+            answered += float(np.einsum("hw,hw->", small, answer[rows, :, GREEN]))
             change *= of_samples(weights[rows])
             before += change
             there[rows] = np.rint(before, out=before)
