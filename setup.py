@@ -2,14 +2,25 @@
 
 `runtime/` is the package itself; every other room is a subpackage of the same name (`model/` is `uare_rt.model`).
 Packages are found on disk, room by room, so that a new subpackage is never left out of a wheel.
+Where there is a C++ compiler, the convolutions in `runtime/native/convolutions` are compiled too: a library without
+Python's own interface, so that a wheel fits every Python of its platform. Without one, or with `UARE_RT_COMPILE=0`,
+the package is plain Python and runs the graphs as they are, only slower.
 Everything else about the distribution is in `pyproject.toml`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 ROOMS = ("model", "degradation", "training", "export", "calibration", "kernels")
@@ -30,7 +41,59 @@ for room in ROOMS:
         package_dir[f"uare_rt.{room}"] = room
         packages += found
 
+LIBRARY = "uare_rt.libuare_convolutions"
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-pthread")
+
+
+def compiler() -> str | None:
+    """The C++ compiler, None where there is none or it is not wanted."""
+    if os.environ.get("UARE_RT_COMPILE") == "0" or sys.platform not in ("linux", "darwin"):
+        return None
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
+
+
+class Compile(build_ext):
+    """Compiles the library; where that fails, the package is installed without it."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Of a library that no Python module is made of."""
+        return str(Path(*fullname.split("."))) + (".dylib" if sys.platform == "darwin" else ".so")
+
+    def build_extension(self, ext: Extension) -> None:
+        """Each source by itself, side by side, then the library, which replaces one in use in one go."""
+        command, target = compiler(), Path(self.get_ext_fullpath(ext.name))
+        objects = [Path(self.build_temp, Path(source).name + ".o") for source in ext.sources]
+        for folder in (target.parent, Path(self.build_temp)):
+            folder.mkdir(parents=True, exist_ok=True)
+
+        def run(*arguments: str | Path) -> None:
+            result = subprocess.run([command, *FLAGS, *arguments], capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise CompileError(
+                    f"{command} failed, the package goes without {target.name}:\n{result.stderr[-4000:]}"
+                )
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda source, made: run("-c", source, "-o", made), ext.sources, objects))
+        linked = target.with_suffix(f".{os.getpid()}")
+        run("-shared", *objects, "-o", linked)
+        linked.replace(target)
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel with the library fits a platform, and every Python on it."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Python, ABI, platform."""
+        python, abi, platform = super().get_tag()
+        return (python, abi, platform) if self.root_is_pure else ("py3", "none", platform)
+
+
+native = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "runtime/native/convolutions").glob("*.cpp"))
+
 setup(
+    cmdclass={"build_ext": Compile, "bdist_wheel": PlatformWheel},
+    ext_modules=[Extension(LIBRARY, native, optional=True)] if compiler() else [],
     packages=packages,
     package_dir=package_dir,
     package_data={

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
@@ -13,11 +12,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uare_rt import __version__
+from uare_rt.bench.document import installed_versions
 from uare_rt.bundle import Bundle, shipped_bundle
 from uare_rt.errors import InputError, UareError
 from uare_rt.images import is_image
@@ -242,7 +240,7 @@ def _origin(benchmark: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "command": shlex.join(["python", f"benchmarks/{benchmark}.py", *map(_portable, sys.argv[1:])]),
         "machine": _machine(),
-        "versions": _versions(),
+        "versions": installed_versions(_PACKAGES),
     }
 
 
@@ -263,11 +261,3 @@ def _machine() -> dict[str, Any]:
         # Over five minutes, this run included: much above what it uses, others shared the cores.
         "load_average": round(os.getloadavg()[1], 2),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "uare-rt": __version__}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

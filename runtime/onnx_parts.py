@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from uare_rt.errors import BundleError
-from uare_rt.protobuf import fields, packed, submessages, varint
+from uare_rt.protobuf import fields, floats, packed, submessages, varint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,9 +23,12 @@ __all__ = ["Node", "OnnxModel", "makes_value"]
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUES = 1, 5, 11, 12, 13
-_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_DOMAIN = 1, 2, 4, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_ATTRIBUTE_NAME, _ATTRIBUTE_TYPE = 1, 20
+_ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_STRING, _ATTRIBUTE_INTS = 2, 3, 4, 8
+_A_FLOAT, _AN_INT, _A_STRING, _SOME_INTS = 1, 2, 3, 7  # types of attributes
 _VALUE_NAME, _VALUE_TYPE = 1, 2
-_TYPE_TENSOR, _TENSOR_ELEMENT = 1, 1
+_TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 1, 2, 1, 1, 2
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FLOAT, _INT64, _FLOAT16 = 1, 7, 10
@@ -61,6 +64,23 @@ class Node(NamedTuple):
                 rest.append(packed(number, value))
         kind, domain = ("".join(texts[number]) for number in (_NODE_TYPE, _NODE_DOMAIN))
         return cls(kind, domain, tuple(texts[_NODE_INPUT]), tuple(texts[_NODE_OUTPUT]), b"".join(rest))
+
+    def attributes(self) -> dict[str, int | float | str | tuple[int, ...]]:
+        """Its attributes that are whole numbers from 0, floats, texts or lists of whole numbers."""
+        found: dict[str, int | float | str | tuple[int, ...]] = {}
+        for message in submessages(memoryview(self.rest), _NODE_ATTRIBUTE):
+            numbers = dict(fields(message))
+            name, kind = _text(message, _ATTRIBUTE_NAME), numbers.get(_ATTRIBUTE_TYPE)
+            whole = numbers.get(_ATTRIBUTE_INT, 0)
+            if kind == _A_FLOAT:
+                found[name] = next(floats(message, _ATTRIBUTE_FLOAT), 0.0)
+            elif kind == _AN_INT and isinstance(whole, int):
+                found[name] = whole
+            elif kind == _A_STRING:
+                found[name] = _text(message, _ATTRIBUTE_STRING)
+            elif kind == _SOME_INTS:
+                found[name] = tuple(_integers(message, _ATTRIBUTE_INTS))
+        return found
 
     def to_bytes(self) -> bytes:
         """As the content of a NodeProto."""
@@ -156,7 +176,7 @@ class OnnxModel:
         Raises:
             BundleError: there is no such value.
         """
-        self._cut(value, self.inputs, {value: _renamed(self._first_input(), value)})
+        self._cut(self.inputs, {value: _renamed(self._first_input(), value)})
 
     def keep_behind(self, value: str) -> None:
         """Keep what a value is needed for; it takes the place of the first input, whose type and shape it has.
@@ -170,14 +190,30 @@ class OnnxModel:
             for node in self.nodes
         ]
         others = dict(list(self.inputs.items())[1:])
-        self._cut(value, {value: _renamed(self._first_input(), value), **others}, self.outputs)
+        self._cut({value: _renamed(self._first_input(), value), **others}, self.outputs)
+
+    def keep_between(self, inputs: Mapping[str, Sequence[int | str]], outputs: Iterable[str]) -> None:
+        """Keep what makes some values out of others.
+
+        Args:
+            inputs: names and shapes, open sides by name, of values that may be given from now on; those that are inputs
+                already stay as they are, others are float32.
+            outputs: names of the values that are asked for, float32 of any shape.
+
+        Raises:
+            BundleError: there is no such value, or they need more than is given.
+        """
+        given = {name: self.inputs.get(name) or float_value(name, shape) for name, shape in inputs.items()}
+        self._cut(given, {name: float_value(name) for name in outputs})
 
     def _first_input(self) -> bytes:
         return next(iter(self.inputs.values()), b"")
 
-    def _cut(self, value: str, inputs: Mapping[str, bytes], outputs: Mapping[str, bytes]) -> None:
-        if value not in self.makers():
-            raise BundleError(f"the graph has no value {value}; export the bundle again")
+    def _cut(self, inputs: Mapping[str, bytes], outputs: Mapping[str, bytes]) -> None:
+        makers = self.makers()
+        for value in (*inputs, *outputs):
+            if value not in makers and value not in self.inputs:
+                raise BundleError(f"the graph has no value {value}; export the bundle again")
         needed = self.needed(outputs, inputs)
         made = {name for name in needed if name and name not in inputs}
         self.nodes = [node for node in self.nodes if made.intersection(node.outputs)]
@@ -186,7 +222,9 @@ class OnnxModel:
         self.outputs = dict(outputs)
         lacking = needed - self.makers().keys() - self.inputs.keys() - self.initializers.keys() - {""}
         if lacking:
-            raise BundleError(f"the graph behind {value} needs {', '.join(sorted(lacking))}; export the bundle again")
+            raise BundleError(
+                f"what makes {', '.join(outputs)} needs {', '.join(sorted(lacking))} too; export the bundle again"
+            )
 
     def rewire(self, change: Callable[[Node], Sequence[Node]]) -> None:
         """Replace every node by what ``change`` gives, then order all so that each value is made before it is read.
@@ -211,8 +249,7 @@ class OnnxModel:
 
     def add_output(self, name: str) -> None:
         """Make a value of float32, of any shape, an output."""
-        kind = packed(_TYPE_TENSOR, packed(_TENSOR_ELEMENT, _FLOAT))
-        self.outputs[name] = packed(_VALUE_NAME, name.encode()) + packed(_VALUE_TYPE, kind)
+        self.outputs[name] = float_value(name)
 
     def add_integers(self, name: str, values: Sequence[int]) -> None:
         """Add a constant, int64 [len(values)]."""
@@ -257,6 +294,21 @@ class OnnxModel:
         self.initializers[initializer] = dims + _others(tensor, {_TENSOR_DIMS})
 
 
+def float_value(name: str, shape: Sequence[int | str] | None = None) -> bytes:
+    """The content of a ValueInfoProto: float32 of a shape, its open sides by name; of any shape if None."""
+    return _value(name, _FLOAT, shape)
+
+
+def _value(name: str, element: int, shape: Sequence[int | str] | None) -> bytes:
+    tensor = packed(_TENSOR_ELEMENT, element)
+    if shape is not None:
+        sides = (
+            packed(_DIM_VALUE, side) if isinstance(side, int) else packed(_DIM_NAME, side.encode()) for side in shape
+        )
+        tensor += packed(_TENSOR_SHAPE, b"".join(packed(_SHAPE_DIM, side) for side in sides))
+    return packed(_VALUE_NAME, name.encode()) + packed(_VALUE_TYPE, packed(_TYPE_TENSOR, tensor))
+
+
 def makes_value(content: bytes, name: str) -> bool:
     """Whether a node of an ONNX file has an output of that name.
 
@@ -283,13 +335,18 @@ def _renamed(value: bytes, name: str) -> bytes:
 
 
 def _dims(tensor: memoryview) -> Iterator[int]:
-    for number, value in fields(tensor):
-        if number != _TENSOR_DIMS:
+    return _integers(tensor, _TENSOR_DIMS)
+
+
+def _integers(message: memoryview, wanted: int) -> Iterator[int]:
+    """The whole numbers of a field, each by itself or, as protobuf's own libraries write them, packed."""
+    for number, value in fields(message):
+        if number != wanted:
             continue
         if isinstance(value, int):
             yield value
-        else:  # packed, as protobuf's own libraries write them
+        else:
             at = 0
             while at < len(value):
-                side, at = varint(value, at)
-                yield side
+                found, at = varint(value, at)
+                yield found

@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uare_rt.backends.base import Capability, one_line
+from uare_rt.backends.codec_graph import CODEC_REVISION, Codec
+from uare_rt.backends.codec_reading import read_codec
+from uare_rt.backends.convolutions import convolutions_variant
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
+from uare_rt.backends.onnxruntime_codec import CodecSession
 from uare_rt.backends.onnxruntime_modulated import BLOCKS, REVISION, modulate, set_aside
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores, cpu_identity
@@ -35,7 +39,8 @@ __all__ = ["OnnxRuntimeBackend"]
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
 _FP32 = "fp32"
-_LIKENESS = 1e-4  # of a graph with modulated weights to the plain one, of values around [0, 1]
+_PROOF = (1, 80, 112)  # pictures, rows and columns of a frame that windows do not fit into
+_LIKENESS = 1e-4  # of what was made of a graph to what it gives itself, of values around [0, 1]
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +69,9 @@ class OnnxRuntimeBackend:
             reason = f"this onnxruntime has no {self.provider}, only {', '.join(present)}"
             return Capability(self.name, False, reason, ort.__version__)
         device = "CPU" if self.provider == _CPU else "GPU"
-        return Capability(self.name, True, f"{self.provider} on {device}", ort.__version__, (device,))
+        compiled = convolutions_variant() if self.provider == _CPU else None
+        what = self.provider if compiled is None else f"{self.provider} and compiled convolutions ({compiled})"
+        return Capability(self.name, True, f"{what} on {device}", ort.__version__, (device,))
 
     @property
     def runs_parts(self) -> bool:
@@ -138,7 +145,8 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
     facts = {
         "onnx": hashlib.sha256(graph.path.read_bytes()).hexdigest(),
         "part": graph.part,
-        "revision": REVISION,
+        "revision": [REVISION, CODEC_REVISION],
+        "convolutions": convolutions_variant(),
         "bundle": graph.content,
         "backend": f"onnxruntime {ort.__version__}",
         "processor": cpu_identity(),
@@ -152,17 +160,33 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
 
 
 def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
-    """The graph as it is run here, in ONNX Runtime's own format."""
-    try:
-        modulated = with_modulated_weights(ort, graph, threads)
-    except Exception as error:  # nothing that is needed: the graph as it is runs too
-        _log.debug("%s: its modulation stays where it is (%s)", graph.path, one_line(error))
-        modulated = None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "graph.ort")
-        if modulated is not None:
-            return save_optimised(ort, modulated, path, _ready_options(ort, threads))
-        return save_optimised(ort, _part(graph).to_bytes(), path, options(ort, threads, graph))
+    """The graph as it is run here: as a codec, or in ONNX Runtime's own format."""
+    for faster in (as_codec, with_modulated_weights):
+        try:
+            content = faster(ort, graph, threads)
+        except Exception as error:  # nothing that is needed: the graph as it is runs too
+            _log.debug("%s: %s is not possible (%s)", graph.path, faster.__name__, one_line(error))
+            continue
+        if content is not None:
+            return content if faster is as_codec else _saved(ort, content, _ready_options(ort, threads))
+    return _saved(ort, _part(graph).to_bytes(), options(ort, threads, graph))
+
+
+def as_codec(ort: Any, graph: GraphFile, threads: int | None) -> bytes | None:
+    """The graph for compiled convolutions; None where there are none, or where they give something else.
+
+    Raises:
+        BundleError: the graph cannot be read, or has no such part.
+        NotACodecError: it is built otherwise. ONNX Runtime's own errors pass through.
+    """
+    if graph.spec.precision != _FP32 or convolutions_variant() is None:
+        return None
+
+    def optimised(model: bytes) -> bytes:
+        return _saved(ort, model, options(ort, threads, graph))
+
+    content = read_codec(_part(graph), graph.path.parent, optimised).to_bytes()
+    return content if _alike(ort, graph, content, threads) else None
 
 
 def with_modulated_weights(ort: Any, graph: GraphFile, threads: int | None) -> bytes | None:
@@ -179,14 +203,11 @@ def with_modulated_weights(ort: Any, graph: GraphFile, threads: int | None) -> b
         return None
     with tempfile.TemporaryDirectory() as folder:
         bare = save_optimised(ort, model.to_bytes(), Path(folder, "graph.onnx"), options(ort, threads, graph))
-    as_exported = options(ort, threads, graph)
-    as_exported.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    plain = ort.InferenceSession(_part(graph).to_bytes(), as_exported, providers=[_CPU])
     for block in BLOCKS:
         modulated = OnnxModel(bare)
         if modulate(modulated, modulations, block):
             content = modulated.to_bytes()
-            if _alike(plain, _ready_session(ort, content, threads)):
+            if _alike(ort, graph, content, threads):
                 return content
     return None
 
@@ -199,20 +220,34 @@ def save_optimised(ort: Any, model: bytes, path: Path, chosen: Any) -> bytes:
     return path.read_bytes()
 
 
-def _alike(plain: Any, other: Any) -> bool:
-    """Whether two sessions give the same for a small frame and some context, to rounding."""
+def _saved(ort: Any, model: bytes, chosen: Any) -> bytes:
+    """A model optimised, in ONNX Runtime's own format."""
+    with tempfile.TemporaryDirectory() as folder:
+        return save_optimised(ort, model, Path(folder, "graph.ort"), chosen)
+
+
+def _alike(ort: Any, graph: GraphFile, content: bytes, threads: int | None) -> bool:
+    """Whether what was made of a graph gives what it gives itself, for a small frame and some context, to rounding."""
+    as_exported = options(ort, threads, graph)
+    as_exported.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = ort.InferenceSession(_part(graph).to_bytes(), as_exported, providers=[_CPU])
     rng = np.random.default_rng(0)
     feed = {}
     for value in plain.get_inputs():
-        shape = [side if isinstance(side, int) else 1 if axis == 0 else 64 for axis, side in enumerate(value.shape)]
+        open_sides = iter(_PROOF)
+        shape = [side if isinstance(side, int) else next(open_sides) for side in value.shape]
         feed[value.name] = rng.random(shape, dtype=np.float32)
-    (expected,), (got,) = plain.run(None, feed), other.run(None, feed)
+    (expected,), (got,) = plain.run(None, feed), _ready_session(ort, content, threads).run(None, feed)
     scale = max(1.0, float(np.abs(expected).max()))
     return bool(np.abs(got - expected).max() <= _LIKENESS * scale)
 
 
 def _ready_session(ort: Any, content: bytes, threads: int | None) -> Any:
-    return ort.InferenceSession(content, _ready_options(ort, threads), providers=[_CPU])
+    def opened(model: bytes) -> Any:
+        return ort.InferenceSession(model, _ready_options(ort, threads), providers=[_CPU])
+
+    codec = Codec.from_bytes(content)
+    return opened(content) if codec is None else CodecSession(codec, opened, threads or available_cores())
 
 
 def _ready_options(ort: Any, threads: int | None) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uare_rt._version import __version__
+from uare_rt.backends.convolutions import convolutions_variant
 from uare_rt.bench.limits import COPY_BYTES, GEMM_FLOP, Probe, accelerator_limits
 from uare_rt.bench.memory import peak_memory
 from uare_rt.bench.pairs import interleaved, ratio
@@ -19,12 +20,12 @@ from uare_rt.bench.subjects import Rig, Subject
 from uare_rt.machine import available_cores, cpu_model, total_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from uare_rt.bench.pairs import Samples
     from uare_rt.bundle import Bundle
 
-__all__ = ["Request", "machine_facts", "measure"]
+__all__ = ["Request", "installed_versions", "machine_facts", "measure"]
 
 _PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 _GHZ = 1e6  # the system tells kHz
@@ -80,7 +81,7 @@ def measure(request: Request) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
         "command": request.command,
         "machine": machine_facts(),
-        "versions": _versions(),
+        "versions": installed_versions(_PACKAGES),
         "bundles": {
             name: {"preset": b.manifest.preset, "weights_sha256": b.manifest.source.weights_sha256}
             for name, b in request.bundles.items()
@@ -142,9 +143,13 @@ def _clock() -> float | None:
     return None
 
 
-def _versions() -> dict[str, str]:
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python, this package and others, those that are missing left out, and what was compiled with it."""
     found = {"python": platform.python_version(), "uare-rt": __version__}
-    for package in _PACKAGES:
+    compiled = convolutions_variant()
+    if compiled is not None:
+        found["compiled layers"] = compiled
+    for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

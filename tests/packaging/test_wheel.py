@@ -19,7 +19,7 @@ ROOMS = {"runtime": "uare_rt"} | {
     name: f"uare_rt.{name}" for name in ("model", "degradation", "training", "export", "calibration", "kernels")
 }
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "openvino", "cv2", "tensorrt", "triton", "scipy")
-UNTRACKED = (".git", ".venv*", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+UNTRACKED = (".git", ".venv*", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", "*.so")
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -115,6 +115,30 @@ def test_the_wheel_holds_one_top_level_package(wheel_names: set[str]) -> None:
 
 def test_native_sources_and_tests_stay_out_of_the_wheel(wheel_names: set[str]) -> None:
     assert not [name for name in wheel_names if name.endswith((".cpp", ".hpp", ".h", ".pyc")) or "/tests/" in name]
+
+
+LIBRARY = "uare_rt/libuare_convolutions.so"
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler")
+def test_the_wheel_holds_what_was_compiled_for_its_platform_and_every_python(
+    wheel: Path, wheel_names: set[str], installed: Path, tmp_path: Path
+) -> None:
+    assert LIBRARY in wheel_names
+    assert re.search(r"-py3-none-(?!any)\w+\.whl$", wheel.name)
+    code = "from uare_rt.backends.convolutions import convolutions_variant as v; print(v())"
+    assert run_ok(installed / "python", "-c", code, cwd=tmp_path).strip() in ("avx512", "avx2", "portable")
+
+
+@pytest.mark.parametrize("setting", ["UARE_RT_COMPILE=0", "CXX=false"])
+def test_without_a_compiler_that_works_the_wheel_goes_without(tree: Path, tmp_path: Path, setting: str) -> None:
+    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, tree)
+    run_ok("env", setting, *build, cwd=tree.parent)
+    (plain,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(plain) as archive:
+        assert LIBRARY not in archive.namelist()
+        assert "uare_rt/backends/convolutions.py" in archive.namelist()
+    assert plain.name.endswith("-py3-none-any.whl") == (setting == "UARE_RT_COMPILE=0")
 
 
 def test_the_wheel_is_small(wheel: Path) -> None:

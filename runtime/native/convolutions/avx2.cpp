@@ -1,0 +1,33 @@
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "variant.hpp"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+
+namespace uare::convolutions {
+namespace {
+
+constexpr int kLanes = 8, kRows = 6, kWide = 2;
+#include "kernels.inc"
+#include "tokens.inc"
+
+}  // namespace
+
+const Variant kAvx2 = {"avx2", convolve_3x3, convolve_stem, convolve_down, convolve_up, run_windows};
+
+}  // namespace uare::convolutions
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,33 @@
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "variant.hpp"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,prefer-vector-width=512")
+#endif
+
+namespace uare::convolutions {
+namespace {
+
+constexpr int kLanes = 16, kRows = 12, kWide = 2;
+#include "kernels.inc"
+#include "tokens.inc"
+
+}  // namespace
+
+const Variant kAvx512 = {"avx512", convolve_3x3, convolve_stem, convolve_down, convolve_up, run_windows};
+
+}  // namespace uare::convolutions
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif
