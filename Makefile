@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A room that appears or moves changes the mapping, and the convolutions are compiled when the package is installed:
 # the editable installs are made again.
 MAPPING := setup.py pyproject.toml constraints.txt runtime/_version.py $(wildcard */__init__.py) \
-	$(wildcard runtime/native/convolutions/*)
+	$(wildcard runtime/native/cpu/*)
 
 NATIVE_PACKAGES := cmake g++ make pkg-config libssl-dev nlohmann-json3-dev \
 	libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev \
@@ -194,5 +194,5 @@ wheel: .venv-test/.ready
 
 .PHONY: clean
 clean:
-	rm -rf .venv .venv-test .venv-native runtime/libuare_convolutions.* build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-test .venv-native runtime/libuare_cpu.* build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -2,7 +2,7 @@
 
 `runtime/` is the package itself; every other room is a subpackage of the same name (`model/` is `uare_rt.model`).
 Packages are found on disk, room by room, so that a new subpackage is never left out of a wheel.
-Where there is a C++ compiler, the convolutions in `runtime/native/convolutions` are compiled too: a library without
+Where there is a C++ compiler, the convolutions in `runtime/native/cpu` are compiled too: a library without
 Python's own interface, so that a wheel fits every Python of its platform. Without one, or with `UARE_RT_COMPILE=0`,
 the package is plain Python and runs the graphs as they are, only slower.
 Everything else about the distribution is in `pyproject.toml`.
@@ -41,7 +41,7 @@ for room in ROOMS:
         package_dir[f"uare_rt.{room}"] = room
         packages += found
 
-LIBRARY = "uare_rt.libuare_convolutions"
+LIBRARY = "uare_rt.libuare_cpu"
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-pthread")
 
 
@@ -89,7 +89,7 @@ class PlatformWheel(bdist_wheel):
         return (python, abi, platform) if self.root_is_pure else ("py3", "none", platform)
 
 
-native = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "runtime/native/convolutions").glob("*.cpp"))
+native = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "runtime/native/cpu").glob("*.cpp"))
 
 setup(
     cmdclass={"build_ext": Compile, "bdist_wheel": PlatformWheel},

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uare_rt import compiled
 from uare_rt.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def place(values: NDArray[np.float32], out: NDArray[Any]) -> None:
         values: [H, W, 3] in memory of planes.
         out: uint8, uint16 or float32 [H, W, 3].
     """
+    if compiled.place(values, out):
+        return
     for row in range(0, len(values), _PLACED_ROWS):
         rows = slice(row, row + _PLACED_ROWS)
         for channel in range(3):  # in memory of planes a channel's rows lie together

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uare_rt import compiled
 from uare_rt.bundle import Part
 from uare_rt.frames import to_unit
 from uare_rt.manifest import BASE_NAME
@@ -83,8 +84,9 @@ class Restorer:
             values = np.broadcast_to(to_unit(levels).reshape(side, side), (1, 3, side, side))
             last = self._last = key, self._curve(np.ascontiguousarray(values), vector).reshape(3, -1)
         toned = np.empty((1, 3, *samples.shape[:2]), np.float32)
-        for channel, table in enumerate(last[1]):
-            np.take(table, samples[..., channel], out=toned[0, channel], mode="clip")
+        if not compiled.look_up(samples, last[1], toned):
+            for channel, table in enumerate(last[1]):
+                np.take(table, samples[..., channel], out=toned[0, channel], mode="clip")
         return toned
 
     def _curve(self, values: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from uare_rt import backends
-from uare_rt.backends.convolutions import convolutions_variant
 from uare_rt.backends.engine_cache import cache_directory
 from uare_rt.bench.pairs import interleaved
+from uare_rt.compiled import compiled_variant
 from uare_rt.errors import BackendError
 from uare_rt.executables import Executables
 from uare_rt.frames import from_unit
@@ -321,7 +321,7 @@ def _path() -> Path:
 
 def _key(bundle: Bundle, possible: list[Place]) -> str:
     versions = [f"{package} {_version(package)}" for package in PROCESSOR_BACKENDS]
-    versions.append(f"convolutions {convolutions_variant()}")
+    versions.append(f"compiled {compiled_variant()}")
     spec = bundle.nano.graphs["restore_x1"]
     model = f"{bundle.nano.preset} {spec.precision} {spec.flops_per_pixel}"
     places = [" ".join(map(str, place)) for place in possible]

@@ -1,20 +1,17 @@
-"""The layers of `uare-nano`, compiled from ``runtime/native/convolutions`` when the package was installed.
+"""The layers of `uare-nano` in compiled code (`uare_rt.compiled`), where there is any.
 
-Where no compiler was at hand they are absent, and the backends run the graphs as they are. Maps of features are float32
-[channels / 16, height, width, 16]: the sixteen channels of a place lie together.
+Maps of features are float32 [channels / 16, height, width, 16]: the sixteen channels of a place lie together.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import sys
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uare_rt.compiled import LIBRARY, library
 from uare_rt.errors import BackendError
 
 if TYPE_CHECKING:
@@ -22,29 +19,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "BLOCK",
-    "LIBRARY",
-    "Convolutions",
-    "aligned",
-    "blocked_weights",
-    "convolutions_variant",
-    "room",
-    "use_convolutions",
-]
+__all__ = ["BLOCK", "Convolutions", "aligned", "blocked_weights", "room"]
 
 BLOCK = 16
 """Channels that lie together."""
-LIBRARY = Path(__file__).parent.parent / f"libuare_convolutions.{'dylib' if sys.platform == 'darwin' else 'so'}"
-"""Where `setup.py` puts what it compiles."""
-
-_VERSION = 1
 _ALIGNMENT = 64  # bytes
 _FLOATS, _COUNT = ctypes.c_void_p, ctypes.c_int32
 
 
 class _Layer(ctypes.Structure):
-    """``uare_convolution`` of ``convolutions.h``."""
+    """``uare_convolution`` of ``uare_cpu.h``."""
 
     _fields_ = (
         *((name, _FLOATS) for name in ("source", "weights", "scale", "shift", "target")),
@@ -75,45 +59,6 @@ class _Tokens(ctypes.Structure):
     )
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-        if library.uare_convolutions_version() != _VERSION:
-            return None
-    except (OSError, AttributeError):
-        return None
-    library.uare_convolutions_variant.restype = ctypes.c_char_p
-    library.uare_pool_open.restype = ctypes.c_void_p
-    library.uare_pool_open.argtypes = [_COUNT]
-    library.uare_pool_close.argtypes = [ctypes.c_void_p]
-    library.uare_pool_close.restype = None
-    library.uare_filter.argtypes = [_FLOATS, _COUNT, _COUNT, _FLOATS]
-    library.uare_filter.restype = None
-    for name in ("3x3", "stem", "down", "up"):
-        getattr(library, f"uare_convolve_{name}").argtypes = [ctypes.c_void_p, ctypes.POINTER(_Layer)]
-    library.uare_run_tokens.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Tokens), _COUNT, _COUNT, _FLOATS, _FLOATS]
-    library.uare_shuffle.argtypes = [ctypes.c_void_p, _FLOATS, _COUNT, _COUNT, _COUNT, _FLOATS, _FLOATS]
-    return library
-
-
-def convolutions_variant() -> str | None:
-    """The instructions that compiled convolutions use here: ``avx512``, ``avx2`` or ``portable``; None without them."""
-    library = _library()
-    return None if library is None else str(library.uare_convolutions_variant(), "ascii")
-
-
-def use_convolutions(variant: str) -> None:
-    """Have them use other instructions, to compare; not while they run.
-
-    Raises:
-        BackendError: this processor, or this installation, does not have them.
-    """
-    library = _library()
-    if library is None or library.uare_convolutions_use(variant.encode()):
-        raise BackendError(f"there are no compiled convolutions for {variant!r} here")
-
-
 def room(count: int) -> NDArray[np.float32]:
     """Memory for that many floats, not written to yet, where vectors like it."""
     spare = _ALIGNMENT // 4
@@ -141,11 +86,11 @@ def blocked_weights(kind: str, weights: NDArray[np.float32]) -> NDArray[np.float
     """
     outputs, inputs, rows, columns = weights.shape
     if kind == "3x3":
-        library = _library()
-        if library is None:
+        compiled = library()
+        if compiled is None:
             raise BackendError(f"there are no compiled convolutions at {LIBRARY}: install uare-rt with a C++ compiler")
         given, filtered = np.ascontiguousarray(weights), np.empty(36 * inputs * outputs, np.float32)
-        library.uare_filter(given.ctypes.data, inputs, outputs, filtered.ctypes.data)
+        compiled.uare_filter(given.ctypes.data, inputs, outputs, filtered.ctypes.data)
         return filtered
     in_blocks = weights.reshape(
         outputs // BLOCK, BLOCK, *((1, inputs) if kind == "stem" else (-1, BLOCK)), rows, columns
@@ -165,13 +110,13 @@ class Convolutions:
     """
 
     def __init__(self, threads: int) -> None:
-        library = _library()
-        pool = None if library is None else library.uare_pool_open(threads)
-        if library is None or pool is None:
+        compiled = library()
+        pool = None if compiled is None else compiled.uare_pool_open(threads)
+        if compiled is None or pool is None:
             raise BackendError(f"{LIBRARY} cannot be used with {threads} threads; check that it is there, and memory")
-        self._library, self._pool = library, pool
+        self._library, self._pool = compiled, pool
         # At exit the system ends the threads; in a forked child there are none to wait for.
-        weakref.finalize(self, library.uare_pool_close, pool).atexit = False
+        weakref.finalize(self, compiled.uare_pool_close, pool).atexit = False
 
     def convolve(
         self,

@@ -18,10 +18,10 @@ import numpy as np
 from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.codec_graph import CODEC_REVISION, Codec
 from uare_rt.backends.codec_reading import read_codec
-from uare_rt.backends.convolutions import convolutions_variant
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
 from uare_rt.backends.onnxruntime_codec import CodecSession
 from uare_rt.backends.onnxruntime_modulated import BLOCKS, REVISION, modulate, set_aside
+from uare_rt.compiled import compiled_variant
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores, cpu_identity
 from uare_rt.manifest import HALF_WEIGHTS
@@ -69,8 +69,8 @@ class OnnxRuntimeBackend:
             reason = f"this onnxruntime has no {self.provider}, only {', '.join(present)}"
             return Capability(self.name, False, reason, ort.__version__)
         device = "CPU" if self.provider == _CPU else "GPU"
-        compiled = convolutions_variant() if self.provider == _CPU else None
-        what = self.provider if compiled is None else f"{self.provider} and compiled convolutions ({compiled})"
+        compiled = compiled_variant() if self.provider == _CPU else None
+        what = self.provider if compiled is None else f"{self.provider} and compiled layers ({compiled})"
         return Capability(self.name, True, f"{what} on {device}", ort.__version__, (device,))
 
     @property
@@ -146,7 +146,7 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
         "onnx": hashlib.sha256(graph.path.read_bytes()).hexdigest(),
         "part": graph.part,
         "revision": [REVISION, CODEC_REVISION],
-        "convolutions": convolutions_variant(),
+        "compiled": compiled_variant(),
         "bundle": graph.content,
         "backend": f"onnxruntime {ort.__version__}",
         "processor": cpu_identity(),
@@ -173,13 +173,13 @@ def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
 
 
 def as_codec(ort: Any, graph: GraphFile, threads: int | None) -> bytes | None:
-    """The graph for compiled convolutions; None where there are none, or where they give something else.
+    """The graph for compiled layers; None where there are none, or where they give something else.
 
     Raises:
         BundleError: the graph cannot be read, or has no such part.
         NotACodecError: it is built otherwise. ONNX Runtime's own errors pass through.
     """
-    if graph.spec.precision != _FP32 or convolutions_variant() is None:
+    if graph.spec.precision != _FP32 or compiled_variant() is None:
         return None
 
     def optimised(model: bytes) -> bytes:

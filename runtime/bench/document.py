@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uare_rt._version import __version__
-from uare_rt.backends.convolutions import convolutions_variant
 from uare_rt.bench.limits import COPY_BYTES, GEMM_FLOP, Probe, accelerator_limits
 from uare_rt.bench.memory import peak_memory
 from uare_rt.bench.pairs import interleaved, ratio
 from uare_rt.bench.subjects import Rig, Subject
+from uare_rt.compiled import compiled_variant
 from uare_rt.machine import available_cores, cpu_model, total_memory
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _clock() -> float | None:
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of Python, this package and others, those that are missing left out, and what was compiled with it."""
     found = {"python": platform.python_version(), "uare-rt": __version__}
-    compiled = convolutions_variant()
+    compiled = compiled_variant()
     if compiled is not None:
         found["compiled layers"] = compiled
     for package in packages:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from uare_rt.video.following import GREEN, STEADY
+from uare_rt.video.blending import GREEN
+from uare_rt.video.following import STEADY
 from uare_rt.video.regions import CELL, Box, grown
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class ChangeDetector:
         self._refresh = refresh
         self._reference: Pixels | None = None
         self._means: NDArray[np.int16] | None = None
+        self._green: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)  # of the reference
         self._stale: NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
         self._ages: NDArray[np.int32] = np.zeros((0, 0), np.int32)
 
@@ -68,7 +70,8 @@ class ChangeDetector:
         """What to compute of ``frame`` (uint8 or uint16 [H, W, 3]); None before anything was computed."""
         if self._reference is None or self._means is None:
             return None
-        texture = _reduced(_distance(frame[..., GREEN], self._reference[..., GREEN])).astype(np.float32)
+        green = _green(frame)
+        texture = _reduced(np.maximum(green, self._green) - np.minimum(green, self._green)).astype(np.float32)
         shift = np.abs(_means(frame) - self._means).max(axis=2)
         if not texture.any() and np.array_equal(frame, self._reference):
             self._stale[:] = False
@@ -86,7 +89,7 @@ class ChangeDetector:
     def computed(self, frame: Pixels, boxes: tuple[Box, ...] | None) -> None:
         """Note that these parts of ``frame``, or with None all of it, were computed."""
         if boxes is None or self._reference is None or self._means is None:
-            self._reference, self._means = frame, _means(frame)
+            self._reference, self._means, self._green = frame, _means(frame), _green(frame)
             rows, columns = -(-frame.shape[0] // CELL), -(-frame.shape[1] // CELL)
             self._stale = np.zeros((rows, columns), np.bool_)
             # Ages are spread, so that refreshing never comes all at once.
@@ -99,6 +102,7 @@ class ChangeDetector:
         reference, means = self._reference.copy(), self._means.copy()
         for box in boxes:
             new = reference[box.there()] = frame[box.there()]
+            self._green[box.there()] = _green(new)
             # Rectangles begin and end on blocks, or with the frame.
             rows = slice(box.top // _BLOCK, -(-box.bottom // _BLOCK))
             means[rows, box.left // _BLOCK : -(-box.right // _BLOCK)] = _means(new)
@@ -116,7 +120,10 @@ class ChangeDetector:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self._reference = state["reference"]
-        self._means = None if self._reference is None else _means(self._reference)
+        if self._reference is None:
+            self._means = None
+        else:
+            self._means, self._green = _means(self._reference), _green(self._reference)
         self._stale, self._ages = state["stale"].copy(), state["ages"].copy()
 
     def _due(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -145,10 +152,9 @@ def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
     return samples if samples.dtype == np.uint8 else (samples >> 8).astype(np.uint8)
 
 
-def _distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.uint8]:
-    # In one piece: these operations are slow on samples that others lie between.
-    a, b = np.ascontiguousarray(_eight_bit(a)), np.ascontiguousarray(_eight_bit(b))
-    return np.asarray(np.maximum(a, b) - np.minimum(a, b))
+def _green(frame: NDArray[Any]) -> NDArray[np.uint8]:
+    """In one piece, a copy: operations are slow on samples that others lie between."""
+    return np.array(_eight_bit(frame[..., GREEN]))
 
 
 def _reduced(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,21 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from uare_rt.video.blending import add_changes, advance_drift, blend, greatest
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uare_rt.video.frames import Pixels
 
-__all__ = ["GREEN", "STEADY", "Follower", "of_samples", "row_blocks"]
+__all__ = ["STEADY", "Follower"]
 
 STEADY = 0.35
 """Weight of a new frame, or a new result, where the picture stands still."""
-GREEN = 1
-"""The channel that stands for all where one does: nearest to light."""
 _MEMORY = 0.9  # weight of what was known about the response before, for every new measurement
-_ROWS = 16  # of a frame, at once: what is computed of them stays in the cache
 _NOTHING = 1 / 4  # of a level of 255, below which no change is left
 
 
@@ -65,39 +62,33 @@ class Follower:
         self,
         part: tuple[slice, slice],
         frame: Pixels,
-        answer: NDArray[np.float32],
+        results: tuple[Pixels, Pixels, Pixels],
         still: NDArray[np.bool_],
         weights: NDArray[np.float32],
     ) -> None:
-        """A part of the result was computed again and blended: learn from it, and stand for the input blended alike.
+        """A part of the result was computed again: blend it, learn from it, and stand for the input blended alike.
 
         Args:
             part: rows and columns of the input.
             frame: the input, whole.
-            answer: float32 [scale * h, scale * w, 3], the new result minus the one that was shown, in levels.
+            results: of the part, [scale * h, scale * w, 3]: the new one, the one that was shown, and where both go.
             still: bool [h, w], where only small change is.
             weights: float32 [h, w], of the new frame against what was there.
         """
         assert self._input is not None  # `begin` comes before any part
         if not self._own:
             self._input, self._own = self._input.copy(), True
-        scale, (height, width) = self._scale, still.shape
-        if scale > 1:
-            answer = answer.reshape(height, scale, width, scale, 3).mean(axis=(1, 3))
-        given, there = frame[part], self._input[part]
-        drift = None if self._drift is None else self._drift[part]
-        moved = answered = 0.0
-        for rows in row_blocks(height):
-            before = there[rows].astype(np.float32)
-            if drift is not None:
-                before += drift[rows]
-            change = given[rows] - before
-            small = change[..., GREEN] * still[rows]
-            moved += float(np.einsum("hw,hw->", small, small))
-            answered += float(np.einsum("hw,hw->", small, answer[rows, :, GREEN]))
-            change *= of_samples(weights[rows])
-            before += change
-            there[rows] = np.rint(before, out=before)
+        made, shown, out = results
+        moved, answered = blend(
+            given=frame[part],
+            made=made,
+            shown=shown,
+            there=self._input[part],
+            out=out,
+            drift=None if self._drift is None else self._drift[part],
+            still=still,
+            weights=weights,
+        )
         self._moved = _MEMORY * self._moved + moved
         self._answered = _MEMORY * self._answered + answered
 
@@ -108,28 +99,18 @@ class Follower:
             self._drift = None
             return
         drift = np.zeros(frame.shape, np.float32) if self._drift is None else self._drift
-        for rows in row_blocks(len(frame)):
-            change = np.subtract(frame[rows], self._input[rows], dtype=np.float32)
-            change *= STEADY
-            drift[rows] *= 1 - STEADY
-            drift[rows] += change
+        advance_drift(frame, self._input, STEADY, drift)
         for part in settled:
             drift[part] = 0
         nothing = _NOTHING * np.iinfo(frame.dtype).max / 255
-        self._drift = drift if max(float(drift.max()), -float(drift.min())) >= nothing else None
+        self._drift = drift if greatest(drift) >= nothing else None
 
     def add(self, base: Pixels) -> Pixels:
         """A result with the change since its parts were computed: uint8 or uint16 [scale * H, scale * W, 3]."""
         response = np.float32(self.response)
         if self._drift is None or response == 0:
             return base
-        drift, out = _enlarged(self._drift, self._scale), np.empty_like(base)
-        for rows in row_blocks(len(base)):
-            moved = drift[rows] * response
-            moved += base[rows]
-            np.clip(moved, 0, np.iinfo(base.dtype).max, out=moved)
-            out[rows] = np.rint(moved, out=moved)
-        return out
+        return add_changes(base, _enlarged(self._drift, self._scale), float(response))
 
     def state(self) -> dict[str, Any]:
         """What is remembered, for a checkpoint."""
@@ -141,19 +122,6 @@ class Follower:
         """Go on from a checkpoint."""
         self._input, self._drift, self._own = state["input"], state["drift"], False
         self._moved, self._answered = state["moved"], state["answered"]
-
-
-def row_blocks(height: int) -> Iterator[slice]:
-    """Rows in turn, so many at once that the steps of a computation on them find them in the cache."""
-    return (slice(row, row + _ROWS) for row in range(0, height, _ROWS))
-
-
-def of_samples(values: NDArray[Any]) -> NDArray[Any]:
-    """Values of px for each of their samples: [H, W] -> [H, W, 3]; computing with a broadcast third axis is slow."""
-    samples = np.empty((*values.shape, 3), values.dtype)
-    for channel in range(3):
-        samples[..., channel] = values
-    return samples
 
 
 def _enlarged(drift: NDArray[np.float32], scale: int) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from uare_rt.video.following import STEADY, Follower, of_samples, row_blocks
+from uare_rt.video.following import STEADY, Follower
 from uare_rt.video.frames import Frame
 from uare_rt.video.regions import FEATHER, Box
 from uare_rt.video.verifying import complaint
@@ -196,7 +196,8 @@ class FrameRestorer:
         height, width = pixels.shape[:2]
         boxes = plan.boxes if plan.boxes is not None else (Box(0, height, 0, width),)
         if boxes:
-            base = self._computed = base.copy()
+            whole = boxes == (Box(0, height, 0, width),)
+            base = self._computed = np.empty_like(base) if whole else base.copy()
             for box in boxes:
                 self._paste(base, before, box, plan, ready)
         elif plan.exact and follower.still:
@@ -212,24 +213,16 @@ class FrameRestorer:
         new = self._made(read, plan, ready)
         inside = Box(box.top - read.top, box.bottom - read.top, box.left - read.left, box.right - read.left)
         size = (box.bottom - box.top, box.right - box.left)
-        weights = np.ones(size, np.float32)
-        if plan.weights is not None:
+        if plan.weights is None:
+            weights = np.ones(size, np.float32)
+        else:
             blocks = plan.weights[box.top // _BLOCK : -(-box.bottom // _BLOCK), box.left // _BLOCK :]
             weights = _spread(blocks[:, : -(-size[1] // _BLOCK)], size)
         still = weights <= STEADY
         weights *= _ramp(size[0], box.top > 0, box.bottom < height)[:, None]
         weights *= _ramp(size[1], box.left > 0, box.right < width)[None, :]
-        shown, made = before[box.there(scale)], new[inside.there(scale)]
-        answer = np.subtract(made, shown, dtype=np.float32)
-        self._follower.settle(box.there(), pixels, answer, still, weights)
-        enlarged = weights.repeat(scale, 0).repeat(scale, 1) if scale > 1 else weights
-        out = base[box.there(scale)]
-        for rows in row_blocks(size[0] * scale):
-            blended = answer[rows]
-            blended *= of_samples(enlarged[rows])
-            blended += shown[rows]
-            # Between two results: nothing to clip.
-            out[rows] = np.rint(blended, out=blended)
+        results = new[inside.there(scale)], before[box.there(scale)], base[box.there(scale)]
+        self._follower.settle(box.there(), pixels, results, still, weights)
 
     def _made(self, part: Box, plan: Plan, ready: Computing | None) -> Pixels:
         """What the model makes of a part, computed ahead or now."""

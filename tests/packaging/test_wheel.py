@@ -117,7 +117,7 @@ def test_native_sources_and_tests_stay_out_of_the_wheel(wheel_names: set[str]) -
     assert not [name for name in wheel_names if name.endswith((".cpp", ".hpp", ".h", ".pyc")) or "/tests/" in name]
 
 
-LIBRARY = "uare_rt/libuare_convolutions.so"
+LIBRARY = "uare_rt/libuare_cpu.so"
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler")
@@ -126,7 +126,7 @@ def test_the_wheel_holds_what_was_compiled_for_its_platform_and_every_python(
 ) -> None:
     assert LIBRARY in wheel_names
     assert re.search(r"-py3-none-(?!any)\w+\.whl$", wheel.name)
-    code = "from uare_rt.backends.convolutions import convolutions_variant as v; print(v())"
+    code = "from uare_rt.compiled import compiled_variant as v; print(v())"
     assert run_ok(installed / "python", "-c", code, cwd=tmp_path).strip() in ("avx512", "avx2", "portable")
 
 
@@ -137,7 +137,7 @@ def test_without_a_compiler_that_works_the_wheel_goes_without(tree: Path, tmp_pa
     (plain,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(plain) as archive:
         assert LIBRARY not in archive.namelist()
-        assert "uare_rt/backends/convolutions.py" in archive.namelist()
+        assert "uare_rt/compiled.py" in archive.namelist()
     assert plain.name.endswith("-py3-none-any.whl") == (setting == "UARE_RT_COMPILE=0")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from uare_rt import compiled as compiled_code
 from uare_rt.backends import codec_reading, convolutions, onnxruntime_
 from uare_rt.backends.codec_graph import Codec
 from uare_rt.backends.codec_reading import NotACodecError, read_codec
@@ -17,11 +18,10 @@ from uare_rt.backends.convolutions import (
     Convolutions,
     aligned,
     blocked_weights,
-    convolutions_variant,
     room,
-    use_convolutions,
 )
 from uare_rt.bundle import Bundle, Part, shipped_bundle
+from uare_rt.compiled import LIBRARY, compiled_variant, library, use_variant
 from uare_rt.errors import BackendError
 from uare_rt.manifest import BASE_NAME
 from uare_rt.onnx_parts import OnnxModel
@@ -40,7 +40,7 @@ BEHIND = Part(BASE_NAME, behind=True)
 SIZES = ((16, 16), (48, 80), (112, 64), (80, 208))
 
 compiled = pytest.mark.skipif(
-    convolutions_variant() is None, reason="no C++ compiler was there when the package was installed"
+    compiled_variant() is None, reason="no C++ compiler was there when the package was installed"
 )
 
 
@@ -51,20 +51,20 @@ def bundle() -> Bundle:
 
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> Iterator[str]:
-    best = convolutions_variant()
+    best = compiled_variant()
     assert best is not None
     try:
-        use_convolutions(request.param)
+        use_variant(request.param)
     except BackendError:
         pytest.skip(f"this processor has no {request.param}")
     yield request.param
-    use_convolutions(best)
+    use_variant(best)
 
 
 def test_they_are_compiled_where_there_is_a_compiler() -> None:
     if os.environ.get("UARE_RT_COMPILE") == "0" or not shutil.which("c++"):
         pytest.skip("no C++ compiler")
-    assert convolutions_variant() is not None, f"{convolutions.LIBRARY} is not there: install the package again"
+    assert compiled_variant() is not None, f"{LIBRARY} is not there: install the package again"
 
 
 def blocked(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -247,9 +247,10 @@ def test_without_them_the_graph_runs_as_it_is(
 
     feed = feed_of(bundle, BASE_NAME, rng.random((1, 3, 64, 48), dtype=np.float32), 0)
     results = []
-    for folder, library in (("with", convolutions._library()), ("without", None)):
+    for folder, found in (("with", library()), ("without", None)):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
-        monkeypatch.setattr(convolutions, "_library", lambda library=library: library)
+        for module in (compiled_code, convolutions):
+            monkeypatch.setattr(module, "library", lambda found=found: found)
         executable = backends.get("onnxruntime").load(graph_of(bundle, 1), threads=1)
         results.append(executable.run(feed)["restored"])
     np.testing.assert_allclose(*results, rtol=0, atol=1e-4)

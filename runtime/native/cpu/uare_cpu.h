@@ -1,7 +1,8 @@
-/* Convolutions of uare-nano's codec for processors, called from Python (uare_rt.backends.convolutions).
+/* What the Python package does on processors in compiled code: the layers of uare-nano (uare_rt.backends.convolutions),
+ * and what is done to every sample of a frame (uare_rt.compiled).
  *
  * Maps of features are float[channels / 16][height][width][16], so that the sixteen channels of a place lie together.
- * Nothing is checked here: the caller has. Functions may be called from several threads at once; one that finds a pool
+ * Frames are uint8 or uint16 [height][width][3]. Nothing is checked here: the caller has. Functions may be called from several threads at once; one that finds a pool
  * busy computes alone. They return 0, or 1 where there is no memory. */
 #pragma once
 
@@ -11,7 +12,7 @@
 extern "C" {
 #endif
 
-#define UARE_CONVOLUTIONS_VERSION 1
+#define UARE_CPU_VERSION 1
 #define UARE_BLOCK 16
 
 #if defined(_WIN32)
@@ -33,10 +34,10 @@ typedef struct {
   float slope;
 } uare_convolution;
 
-UARE_EXPORT int32_t uare_convolutions_version(void);
+UARE_EXPORT int32_t uare_cpu_version(void);
 /* The instructions that are used: avx512, avx2 or portable, at first the best of this processor. */
-UARE_EXPORT const char *uare_convolutions_variant(void);
-UARE_EXPORT int32_t uare_convolutions_use(const char *variant); /* 1: this processor does not have them */
+UARE_EXPORT const char *uare_cpu_variant(void);
+UARE_EXPORT int32_t uare_cpu_use(const char *variant); /* 1: this processor does not have them */
 
 UARE_EXPORT uare_pool *uare_pool_open(int32_t threads); /* NULL: no memory, or no threads */
 UARE_EXPORT void uare_pool_close(uare_pool *pool);
@@ -81,6 +82,34 @@ UARE_EXPORT int32_t uare_run_tokens(uare_pool *pool, const uare_tokens *tokens, 
  * base[c][r * y + i][r * x + j] for three planes. */
 UARE_EXPORT int32_t uare_shuffle(uare_pool *pool, const float *in, int32_t times, int32_t height, int32_t width, const float *base,
                   float *out);
+
+/* A part of a video's frame whose result was computed again. `bits` is 8 or 16; lines lie *_line samples apart. */
+typedef struct {
+  const void *given, *made, *shown; /* the input, the result, and the result that was shown, [times * height] lines */
+  void *there, *out;                /* the filtered input, and where the result goes */
+  const float *drift, *weights;     /* [height][width][3] or NULL; [height][width], of the new against the old */
+  const uint8_t *still;             /* [height][width], where the response is learnt */
+  int64_t given_line, made_line, shown_line, there_line, out_line, drift_line;
+  int32_t height, width, times, bits;
+} uare_blend;
+
+/* there += (given - there - drift) * weights, out = shown + (made - shown) * weights, rounded; sums[0] is what changed
+ * in the green of `given`, squared, sums[1] the same times what changed in that of `made`. 1: there is no memory. */
+UARE_EXPORT int32_t uare_blend_part(const uare_blend *part, double *sums);
+
+/* changes += (frame - reference - changes) * steady, for a count of samples. */
+UARE_EXPORT void uare_drift(int32_t bits, const void *frame, const void *reference, int64_t samples, float steady,
+                            float *changes);
+UARE_EXPORT float uare_greatest(const float *values, int64_t count); /* of their sizes */
+UARE_EXPORT void uare_add(int32_t bits, const void *base, const float *changes, int64_t samples, float response,
+                          void *out); /* out = base + changes * response */
+
+/* Samples to planes float[3][height][width] by a table float[3][levels], and such planes, `plane` floats apart with lines
+ * `line` floats apart, to samples, clipped to [0, 1]. */
+UARE_EXPORT void uare_tone(int32_t bits, const void *frame, int64_t frame_line, int32_t height, int32_t width,
+                           const float *table, float *out);
+UARE_EXPORT void uare_place(int32_t bits, const float *planes, int64_t plane, int64_t line, int32_t height, int32_t width,
+                            void *out, int64_t out_line);
 
 #ifdef __cplusplus
 }

@@ -1,37 +1,16 @@
-#include "convolutions.h"
+#include "uare_cpu.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
-#include <cstring>
 #include <new>
 #include <system_error>
 #include <vector>
 
+#include "chosen.hpp"
 #include "pool.hpp"
-#include "variant.hpp"
 
-namespace uare::convolutions {
+namespace uare::cpu {
 namespace {
-
-// What this processor runs, the best first.
-const std::vector<const Variant *> &supported() {
-  static const std::vector<const Variant *> variants = [] {
-    std::vector<const Variant *> found;
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) found.push_back(&kAvx512);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&kAvx2);
-#endif
-    found.push_back(&kPortable);
-    return found;
-  }();
-  return variants;
-}
-
-std::atomic<const Variant *> &chosen() {
-  static std::atomic<const Variant *> variant{supported().front()};
-  return variant;
-}
 
 // Memory of this thread, aligned to vectors; kept for the next call.
 float *scratch(std::size_t size) {
@@ -54,23 +33,9 @@ float *scratch(std::size_t size) {
 std::size_t size_of(int32_t value) { return static_cast<std::size_t>(value); }
 
 }  // namespace
-}  // namespace uare::convolutions
+}  // namespace uare::cpu
 
-using namespace uare::convolutions;
-
-int32_t uare_convolutions_version(void) { return UARE_CONVOLUTIONS_VERSION; }
-
-const char *uare_convolutions_variant(void) { return chosen().load()->name; }
-
-int32_t uare_convolutions_use(const char *variant) {
-  for (const Variant *each : supported()) {
-    if (std::strcmp(each->name, variant) == 0) {
-      chosen() = each;
-      return 0;
-    }
-  }
-  return 1;
-}
+using namespace uare::cpu;
 
 uare_pool *uare_pool_open(int32_t threads) {
   try {

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "convolutions.h"
+#include "uare_cpu.h"
 
 struct uare_pool {
  public:

@@ -1,7 +1,7 @@
 // Convolutions and tokens at the smallest and oddest sizes, in memory of exactly the size that is needed, with every
 // instruction set of this processor and from several threads at once: what sanitizers see. That the values are right is
 // held against NumPy and ONNX Runtime by the Python tests.
-#include "convolutions.h"
+#include "uare_cpu.h"
 
 #include <cmath>
 #include <cstring>
@@ -106,21 +106,21 @@ bool same(const Floats &a, const Floats &b) {
 }  // namespace
 
 int main() {
-  CHECK(uare_convolutions_version() == UARE_CONVOLUTIONS_VERSION);
-  const std::string best = uare_convolutions_variant();
-  CHECK(uare_convolutions_use("none such") == 1);
+  CHECK(uare_cpu_version() == UARE_CPU_VERSION);
+  const std::string best = uare_cpu_variant();
+  CHECK(uare_cpu_use("none such") == 1);
   uare_pool *alone = uare_pool_open(1), *shared = uare_pool_open(4);
   CHECK(alone != nullptr && shared != nullptr);
   const std::vector<Work> work = all_work();
 
-  CHECK(uare_convolutions_use("portable") == 0);
+  CHECK(uare_cpu_use("portable") == 0);
   std::vector<Floats> expected;
   for (const Work &each : work) expected.push_back(each(alone));
   int variants = 0;
   for (const char *variant : {"portable", "avx2", "avx512"}) {
-    if (uare_convolutions_use(variant) != 0) continue;
+    if (uare_cpu_use(variant) != 0) continue;
     ++variants;
-    CHECK(std::string(uare_convolutions_variant()) == variant);
+    CHECK(std::string(uare_cpu_variant()) == variant);
     std::vector<Floats> found;
     for (std::size_t at = 0; at < work.size(); ++at) {
       found.push_back(work[at](alone));
@@ -138,7 +138,7 @@ int main() {
     for (std::thread &caller : callers) caller.join();
   }
   CHECK(variants >= 1);
-  CHECK(uare_convolutions_use(best.c_str()) == 0);
+  CHECK(uare_cpu_use(best.c_str()) == 0);
   uare_pool_close(shared);
   uare_pool_close(alone);
   return failures != 0;

@@ -4,11 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "variant.hpp"
 
-namespace uare::convolutions {
+namespace uare::cpu {
 namespace {
 
 #if defined(__aarch64__)
@@ -16,11 +17,13 @@ constexpr int kLanes = 4, kRows = 6, kWide = 4;  // of 32 registers
 #else
 constexpr int kLanes = 4, kRows = 2, kWide = 4;  // of 16
 #endif
-#include "kernels.inc"
+#include "convolutions.inc"
 #include "tokens.inc"
+#include "blending.inc"
 
 }  // namespace
 
-const Variant kPortable = {"portable", convolve_3x3, convolve_stem, convolve_down, convolve_up, run_windows};
+const Variant kPortable = {"portable",     convolve_3x3,        convolve_stem,         convolve_down, convolve_up,
+                         run_windows, code<std::uint8_t>(), code<std::uint16_t>(), greatest_of};
 
-}  // namespace uare::convolutions
+}  // namespace uare::cpu

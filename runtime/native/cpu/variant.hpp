@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "convolutions.h"
+#include "uare_cpu.h"
 
-namespace uare::convolutions {
+namespace uare::cpu {
 
 constexpr int kBlock = UARE_BLOCK;
 constexpr int kTiles = 24;  // of 4x4 places that are computed together; a multiple of the places in registers
@@ -34,6 +34,15 @@ constexpr float kHidden = -30000.0f;  // added to the score of a token that does
   return 2 * rows * size(tokens.hidden) + std::max(attention, rows * 2 * size(tokens.mlp));
 }
 
+// What is done to samples of 8 or of 16 bits.
+struct SampleCode {
+  void (*blend)(const uare_blend &part, double *sums);
+  void (*drift)(const void *frame, const void *reference, std::size_t samples, float steady, float *changes);
+  void (*add)(const void *base, const float *changes, std::size_t samples, float response, void *out);
+  void (*tone)(const void *row, std::size_t width, const float *table, std::size_t plane, float *out);
+  void (*place)(const float *row, std::size_t width, std::size_t plane, void *out);
+};
+
 struct Variant {
   const char *name;
   // Tiles [first, first + count), count <= kTiles, in the order of rows of tiles.
@@ -45,6 +54,8 @@ struct Variant {
   void (*convolve_up)(const uare_convolution &layer, std::size_t row);
   void (*run_windows)(const uare_tokens &tokens, bool shifted, std::size_t first, std::size_t count, float *map,
                       float *stream, std::size_t height, std::size_t width, float *scratch);
+  SampleCode eight, sixteen;
+  float (*greatest_of)(const float *values, std::size_t count);
 };
 
 extern const Variant kPortable;
@@ -52,4 +63,4 @@ extern const Variant kPortable;
 extern const Variant kAvx2, kAvx512;
 #endif
 
-}  // namespace uare::convolutions
+}  // namespace uare::cpu

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "variant.hpp"
@@ -14,18 +15,20 @@
 #pragma GCC target("avx512f,prefer-vector-width=512")
 #endif
 
-namespace uare::convolutions {
+namespace uare::cpu {
 namespace {
 
 constexpr int kLanes = 16, kRows = 12, kWide = 2;
-#include "kernels.inc"
+#include "convolutions.inc"
 #include "tokens.inc"
+#include "blending.inc"
 
 }  // namespace
 
-const Variant kAvx512 = {"avx512", convolve_3x3, convolve_stem, convolve_down, convolve_up, run_windows};
+const Variant kAvx512 = {"avx512",     convolve_3x3,        convolve_stem,         convolve_down, convolve_up,
+                         run_windows, code<std::uint8_t>(), code<std::uint16_t>(), greatest_of};
 
-}  // namespace uare::convolutions
+}  // namespace uare::cpu
 
 #if defined(__clang__)
 #pragma clang attribute pop
