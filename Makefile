@@ -12,7 +12,7 @@ NATIVE_BUILD ?= build/native
 MAKEFLAGS += --no-print-directory
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# A room that appears or moves changes the mapping, and the convolutions are compiled when the package is installed:
+# A room that appears or moves changes the mapping, and code for processors is compiled when the package is installed:
 # the editable installs are made again.
 MAPPING := setup.py pyproject.toml constraints.txt runtime/_version.py $(wildcard */__init__.py) \
 	$(wildcard runtime/native/cpu/*)
@@ -189,7 +189,7 @@ fuzz-native:
 # build/lib keeps files that were deleted since: a wheel must not pick them up.
 .PHONY: wheel
 wheel: .venv-test/.ready
-	rm -rf build/lib build/bdist.* dist
+	rm -rf build/lib* build/bdist.* dist
 	.venv-test/bin/python -m build --no-isolation --outdir dist .
 
 .PHONY: clean

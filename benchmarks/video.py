@@ -2,7 +2,8 @@
 
 usage: python benchmarks/video.py CLIP_OR_DIRECTORY [--seconds 10] [--rounds 1] [--long 2000] [-o FILE]
 A clip from a static camera is wanted for the limits of reuse (vtest.avi of Debian's opencv-doc). Each clip is cut to
-its middle, for the whole run to three times as much. Results are encoded with FFV1 where pictures are compared, so that no encoder's loss is counted.
+its middle, for the whole run to three times as much. Results are encoded with FFV1 where pictures are compared, so that
+no encoder's loss is counted.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +22,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LIBRARY", "add_changes", "blend", "compiled_variant", "library", "look_up", "place", "use_variant"]
+__all__ = [
+    "LIBRARY",
+    "add_changes",
+    "advance_drift",
+    "blend",
+    "compiled_variant",
+    "greatest",
+    "library",
+    "library_digest",
+    "library_problem",
+    "look_up",
+    "place",
+    "use_variant",
+]
 
 LIBRARY = Path(__file__).parent / f"libuare_cpu.{'dylib' if sys.platform == 'darwin' else 'so'}"
 """Where `setup.py` puts it."""
 
 _VERSION = 1
+_log = logging.getLogger(__name__)
 _BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
@@ -47,19 +63,37 @@ _SIGNATURES = {
 }
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
-    """The library, its functions declared; None without one, or with one of another version."""
+    """The library, its functions declared; None where `library_problem` says why not."""
+    return _loaded()[0]
+
+
+def library_problem() -> str | None:
+    """Why nothing compiled is used; None where it is."""
+    return _loaded()[1]
+
+
+@functools.cache
+def library_digest() -> str | None:
+    """SHA-256 of the library; None without one."""
+    return None if library() is None else hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
+
+
+@functools.cache
+def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
+    if not LIBRARY.exists():
+        return None, "nothing compiled, because there was no C++ compiler when the package was installed"
     try:
         found = ctypes.CDLL(str(LIBRARY))
         if found.uare_cpu_version() != _VERSION:
-            return None
+            return None, f"{LIBRARY} is of another version; install the package again"
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(found, f"uare_{name}")
             function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError):
-        return None
-    return found
+    except (OSError, AttributeError) as error:
+        _log.warning("%s cannot be used, so restoration is slower: %s", LIBRARY, error)
+        return None, f"{LIBRARY} cannot be used ({error}); install the package again"
+    return found, None
 
 
 def compiled_variant() -> str | None:
@@ -120,7 +154,7 @@ def blend(
 def advance_drift(frame: NDArray[Any], reference: NDArray[Any], steady: float, drift: NDArray[np.float32]) -> bool:
     """`uare_rt.video.blending.advance_drift`; False where nothing was compiled for these arrays."""
     found, bits = library(), _BITS.get(frame.dtype)
-    if found is None or bits is None or not all(array.flags.c_contiguous for array in (frame, reference, drift)):
+    if found is None or bits is None or not all(map(_in_one_piece, (frame, reference, drift))):
         return False
     found.uare_drift(bits, frame.ctypes.data, reference.ctypes.data, frame.size, steady, drift.ctypes.data)
     return True
@@ -129,7 +163,7 @@ def advance_drift(frame: NDArray[Any], reference: NDArray[Any], steady: float, d
 def greatest(values: NDArray[np.float32]) -> float | None:
     """The greatest size of any value; None where nothing was compiled for it."""
     found = library()
-    if found is None or not values.flags.c_contiguous:
+    if found is None or not _in_one_piece(values):
         return None
     return float(found.uare_greatest(values.ctypes.data, values.size))
 
@@ -137,7 +171,7 @@ def greatest(values: NDArray[np.float32]) -> float | None:
 def add_changes(base: NDArray[Any], changes: NDArray[np.float32], response: float, out: NDArray[Any]) -> bool:
     """`uare_rt.video.blending.add_changes`; False where nothing was compiled for these arrays."""
     found, bits = library(), _BITS.get(base.dtype)
-    if found is None or bits is None or not all(array.flags.c_contiguous for array in (base, changes, out)):
+    if found is None or bits is None or not all(map(_in_one_piece, (base, changes, out))):
         return False
     found.uare_add(bits, base.ctypes.data, changes.ctypes.data, base.size, response, out.ctypes.data)
     return True
@@ -168,7 +202,11 @@ def place(values: NDArray[np.float32], out: NDArray[Any]) -> bool:
 
 def _in_lines(frame: NDArray[Any]) -> bool:
     """Whether the samples of each line lie together."""
-    return frame.strides[1:] == (3 * frame.itemsize, frame.itemsize)
+    return frame.flags.aligned and frame.strides[1:] == (3 * frame.itemsize, frame.itemsize)
+
+
+def _in_one_piece(array: NDArray[Any]) -> bool:
+    return array.flags.c_contiguous and array.flags.aligned
 
 
 def _line(frame: NDArray[Any]) -> int:

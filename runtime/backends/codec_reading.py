@@ -120,8 +120,8 @@ class _Reader:
         summed = [node for node in readers if node.type == "Add"]
         if len(readers) != 2 or len(turned) != 1 or len(summed) != 1:
             raise NotACodecError("its tokens are joined otherwise")
-        back = self._makers[self._other(summed[0], latent)]
-        if back.type != "Transpose" or back.attributes().get("perm") != _TO_PLANES:
+        back = self._makers.get(self._other(summed[0], latent))
+        if back is None or back.type != "Transpose" or back.attributes().get("perm") != _TO_PLANES:
             raise NotACodecError("its tokens are turned otherwise")
         return turned[0].outputs[0], back.inputs[0], summed[0].outputs[0]
 
@@ -140,7 +140,8 @@ class _Reader:
             float(self._constant(self._other(reader, node.outputs[0])).ravel()[0])
             for node in model.nodes
             if node.type == "ReduceMean"
-            for reader in self._readers[node.outputs[0]]
+            for reader in self._readers.get(node.outputs[0], ())
+            if reader.type == "Add"
         }
         embedding, final_norm = self._constant(_EMBEDDING), self._constant(_FINAL_NORM)
         side = round(len(embedding) ** 0.5)
@@ -261,8 +262,10 @@ class _Reader:
         return readers[0]
 
     def _other(self, summed: Node, value: str) -> str:
-        (other,) = (name for name in summed.inputs if name != value)
-        return other
+        others = [name for name in summed.inputs if name != value]
+        if len(others) != 1:
+            raise NotACodecError(f"{summed.outputs[0]} adds {value} to itself")
+        return others[0]
 
     def _there(self, name: str) -> bool:
         return name in self._makers or name in self._model.initializers

@@ -6,6 +6,7 @@ Maps of features are float32 [channels / 16, height, width, 16]: the sixteen cha
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,11 @@ def blocked_weights(kind: str, weights: NDArray[np.float32]) -> NDArray[np.float
     return np.ascontiguousarray(in_blocks.transpose(order)).reshape(-1)
 
 
+def _close(compiled: ctypes.CDLL, pool: int, process: int) -> None:
+    if os.getpid() == process:  # a forked child has no threads to wait for
+        compiled.uare_pool_close(pool)
+
+
 class Convolutions:
     """Layers run by a number of threads; may be used from several at once, where the later ones compute alone.
 
@@ -115,8 +121,8 @@ class Convolutions:
         if compiled is None or pool is None:
             raise BackendError(f"{LIBRARY} cannot be used with {threads} threads; check that it is there, and memory")
         self._library, self._pool = compiled, pool
-        # At exit the system ends the threads; in a forked child there are none to wait for.
-        weakref.finalize(self, compiled.uare_pool_close, pool).atexit = False
+        # At exit the system ends the threads.
+        weakref.finalize(self, _close, compiled, pool, os.getpid()).atexit = False
 
     def convolve(
         self,

@@ -17,11 +17,11 @@ import numpy as np
 
 from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.codec_graph import CODEC_REVISION, Codec
-from uare_rt.backends.codec_reading import read_codec
+from uare_rt.backends.codec_reading import NotACodecError, read_codec
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
 from uare_rt.backends.onnxruntime_codec import CodecSession
 from uare_rt.backends.onnxruntime_modulated import BLOCKS, REVISION, modulate, set_aside
-from uare_rt.compiled import compiled_variant
+from uare_rt.compiled import compiled_variant, library_digest, library_problem
 from uare_rt.errors import BackendError, BackendUnavailableError
 from uare_rt.machine import available_cores, cpu_identity
 from uare_rt.manifest import HALF_WEIGHTS
@@ -69,9 +69,10 @@ class OnnxRuntimeBackend:
             reason = f"this onnxruntime has no {self.provider}, only {', '.join(present)}"
             return Capability(self.name, False, reason, ort.__version__)
         device = "CPU" if self.provider == _CPU else "GPU"
-        compiled = compiled_variant() if self.provider == _CPU else None
-        what = self.provider if compiled is None else f"{self.provider} and compiled layers ({compiled})"
-        return Capability(self.name, True, f"{what} on {device}", ort.__version__, (device,))
+        reason = f"{self.provider} on {device}"
+        if self.provider == _CPU:
+            reason += f"; float32 restoration: {library_problem() or f'compiled layers ({compiled_variant()})'}"
+        return Capability(self.name, True, reason, ort.__version__, (device,))
 
     @property
     def runs_parts(self) -> bool:
@@ -86,7 +87,7 @@ class OnnxRuntimeBackend:
             if graph.spec.precision == HALF_WEIGHTS:
                 session = _mapped_session(ort, graph, threads, providers)
             elif self.provider == _CPU and graph.content is not None and graph.size <= MOST_KEPT:
-                session = _kept_session(ort, graph, threads)
+                session = _kept_session(ort, graph, threads, beside)
             else:
                 session = _plain_session(ort, graph, threads, providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
@@ -140,13 +141,13 @@ def _mapped_session(ort: Any, graph: GraphFile, threads: int | None, providers: 
     return ort.InferenceSession(str(graph.path), chosen, providers=providers, disabled_optimizers=["ConstantFolding"])
 
 
-def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
+def _kept_session(ort: Any, graph: GraphFile, threads: int | None, beside: int) -> Any:
     """A session of the optimised graph in the cache; the first one puts it there."""
     facts = {
         "onnx": hashlib.sha256(graph.path.read_bytes()).hexdigest(),
         "part": graph.part,
         "revision": [REVISION, CODEC_REVISION],
-        "compiled": compiled_variant(),
+        "compiled": [compiled_variant(), library_digest()],
         "bundle": graph.content,
         "backend": f"onnxruntime {ort.__version__}",
         "processor": cpu_identity(),
@@ -156,19 +157,24 @@ def _kept_session(ort: Any, graph: GraphFile, threads: int | None) -> Any:
         content = cache.get(engine_key(facts), lambda: _optimised(ort, graph, threads))
     except Exception:  # a full disk, say; what is wrong with the graph itself shows again here
         return _plain_session(ort, graph, threads, [_CPU])
-    return _ready_session(ort, content, threads)
+    return _ready_session(ort, content, threads, beside)
 
 
 def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
     """The graph as it is run here: as a codec, or in ONNX Runtime's own format."""
-    for faster in (as_codec, with_modulated_weights):
-        try:
-            content = faster(ort, graph, threads)
-        except Exception as error:  # nothing that is needed: the graph as it is runs too
-            _log.debug("%s: %s is not possible (%s)", graph.path, faster.__name__, one_line(error))
-            continue
-        if content is not None:
-            return content if faster is as_codec else _saved(ort, content, _ready_options(ort, threads))
+    try:
+        content = as_codec(ort, graph, threads)
+    except NotACodecError as error:  # others pass through: what is made now is kept
+        _log.debug("%s is no codec: %s", graph.path, error)
+        content = None
+    if content is not None:
+        return content
+    try:
+        content = with_modulated_weights(ort, graph, threads)
+    except Exception as error:  # nothing that is needed: the graph as it is runs too
+        _log.debug("%s: its modulation stays where it is (%s)", graph.path, one_line(error))
+    if content is not None:
+        return _saved(ort, content, _ready_options(ort, threads))
     return _saved(ort, _part(graph).to_bytes(), options(ort, threads, graph))
 
 
@@ -242,12 +248,12 @@ def _alike(ort: Any, graph: GraphFile, content: bytes, threads: int | None) -> b
     return bool(np.abs(got - expected).max() <= _LIKENESS * scale)
 
 
-def _ready_session(ort: Any, content: bytes, threads: int | None) -> Any:
+def _ready_session(ort: Any, content: bytes, threads: int | None, beside: int = 1) -> Any:
     def opened(model: bytes) -> Any:
         return ort.InferenceSession(model, _ready_options(ort, threads), providers=[_CPU])
 
     codec = Codec.from_bytes(content)
-    return opened(content) if codec is None else CodecSession(codec, opened, threads or available_cores())
+    return opened(content) if codec is None else CodecSession(codec, opened, threads or available_cores(), beside)
 
 
 def _ready_options(ort: Any, threads: int | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from uare_rt.backends.convolutions import BLOCK, Convolutions, aligned, room
 from uare_rt.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,14 +62,16 @@ class CodecSession:
         codec: what to run.
         open_graph: makes a session of ONNX Runtime of one of its graphs.
         threads: of one run.
+        beside: runs at the same time that shall each have that many; those that come on top have one.
 
     Raises:
-        BackendError: there are no compiled convolutions.
+        BackendError: there are no compiled layers, or no threads.
     """
 
-    def __init__(self, codec: Codec, open_graph: Callable[[bytes], Any], threads: int) -> None:
+    def __init__(self, codec: Codec, open_graph: Callable[[bytes], Any], threads: int, beside: int = 1) -> None:
         self._codec = codec
-        self._convolutions = Convolutions(threads)
+        self._alone = Convolutions(1)
+        self._pools = [Convolutions(threads) for _ in range(beside)]  # those that nobody uses now
         self._graphs = {name: open_graph(content) for name, content in codec.graphs.items()}
         self._reads = {name: [value.name for value in graph.get_inputs()] for name, graph in self._graphs.items()}
         self._steps = _steps(codec)
@@ -89,9 +92,11 @@ class CodecSession:
         """As ``InferenceSession.run``, of the one output.
 
         Raises:
-            BackendError: the frame's sides are no multiples of 16, or there is no memory.
+            BackendError: the frame is no float32 [N, 3, H, W] of whole tokens, or there is no memory.
         """
         frames = inputs[self._codec.inputs[0]]
+        if frames.dtype != np.float32 or frames.ndim != 4 or frames.shape[1] != 3:
+            raise BackendError(f"frames are {frames.dtype} {frames.shape}, but must be float32 [N, 3, H, W]")
         if any(side % LATENT for side in frames.shape[2:]):
             raise BackendError(f"the frame is {frames.shape}, but its sides must be multiples of {LATENT}")
         ready = self._of_context(inputs, options)
@@ -101,11 +106,24 @@ class CodecSession:
             base = self._made("base", frame, options)[0] if "base" in self._graphs else frames[at : at + 1]
             base = np.ascontiguousarray(base)
             addend = self._made("addend", {self._codec.base: base}, options)[0] if "addend" in self._graphs else base
-            restored.append(self._restored(base, addend[0], ready)[None])
+            with self._pool() as convolutions:
+                restored.append(self._restored(convolutions, base, addend[0], ready)[None])
         return [restored[0] if len(restored) == 1 else np.concatenate(restored)]
 
-    def _restored(self, base: Floats, addend: Floats, ready: _Ready) -> Floats:
-        codec, convolutions = self._codec, self._convolutions
+    @contextmanager
+    def _pool(self) -> Iterator[Convolutions]:
+        """Threads that no other run uses."""
+        with self._lock:
+            pool = self._pools.pop() if self._pools else self._alone
+        try:
+            yield pool
+        finally:
+            if pool is not self._alone:
+                with self._lock:
+                    self._pools.append(pool)
+
+    def _restored(self, convolutions: Convolutions, base: Floats, addend: Floats, ready: _Ready) -> Floats:
+        codec = self._codec
         height, width = base.shape[2:]
         sizes = [0] * (1 + max(step.target for step in self._steps))
         for step in self._steps:
@@ -117,7 +135,7 @@ class CodecSession:
             layer, size = step.layer, (height >> step.halvings, width >> step.halvings)
             source = base if step.source is None else maps[step.source]
             if at == len(codec.encoder):
-                self._add_tokens(source, size, ready)
+                self._add_tokens(convolutions, source, size, ready)
             channels = layer.inputs, layer.outputs
             convolutions.convolve(
                 layer.kind, source, maps[step.target], channels, size, layer.weights, factors, layer.slope
@@ -128,7 +146,7 @@ class CodecSession:
                 self._idle.append(memory)
         return restored
 
-    def _add_tokens(self, latent: Floats, size: tuple[int, int], ready: _Ready) -> None:
+    def _add_tokens(self, convolutions: Convolutions, latent: Floats, size: tuple[int, int], ready: _Ready) -> None:
         tokens = self._codec.tokens
         area, hidden = tokens.embedding.shape
         depth = len(tokens.layers[0].q_norm)
@@ -142,7 +160,7 @@ class CodecSession:
             "context": len(ready.mask),
         }
         whole = {"embedding": tokens.embedding, "final_norm": tokens.final_norm, "context_mask": ready.mask}
-        self._convolutions.run_tokens(ready.layers, whole, sizes, tokens.epsilon, size, latent)
+        convolutions.run_tokens(ready.layers, whole, sizes, tokens.epsilon, size, latent)
 
     def _made(self, name: str, inputs: Mapping[str, NDArray[Any]], options: Any) -> list[Floats]:
         """The results of one of the codec's graphs."""

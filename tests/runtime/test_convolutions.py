@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,10 +182,96 @@ def test_threads_change_nothing(bundle: Bundle, rng: np.random.Generator) -> Non
 
 
 @compiled
-def test_sides_that_are_no_whole_tokens_are_refused(bundle: Bundle) -> None:
-    frames = np.zeros((1, 3, 32, 40), np.float32)
-    with pytest.raises(BackendError, match="multiples of 16"):
-        session_of(bundle, 1, 1).run(None, feed_of(bundle, BASE_NAME, frames, 0))
+def test_what_is_no_frame_is_refused(bundle: Bundle) -> None:
+    session = session_of(bundle, 1, 1)
+    for shape, kind, words in (
+        ((1, 3, 32, 40), np.float32, "multiples of 16"),
+        ((1, 1, 32, 32), np.float32, "must be float32"),
+        ((1, 3, 32, 32), np.float64, "must be float32"),
+        ((3, 32, 32), np.float32, "must be float32"),
+    ):
+        with pytest.raises(BackendError, match=words):
+            session.run(None, feed_of(bundle, BASE_NAME, np.zeros(shape, kind), 0))
+
+
+@compiled
+def test_gates_far_below_zero_let_nothing_through(rng: np.random.Generator) -> None:
+    """SiLU where its exponential would leave the range of a float; attention is made to give nothing."""
+    hidden, heads, depth, mlp, area = 16, 1, 16, 16, 16
+    gate, up, down = (rng.normal(0, 1, (mlp, hidden)).astype(np.float32) for _ in range(3))
+    ones = np.ones(hidden, np.float32)
+    for factor in (1.0, 100.0, 1e4):
+        matrix = np.concatenate((gate * np.float32(factor), up))
+        layer = {
+            "input_norm": ones, "qkv": np.zeros(hidden * 3 * depth, np.float32),
+            "qkv_bias": np.zeros(3 * depth, np.float32), "q_norm": ones, "k_norm": ones,
+            "o": np.zeros(heads * depth * hidden, np.float32), "mlp_norm": ones,
+            "gate_up": blocked_weights("up", matrix[..., None, None]),
+            "down": blocked_weights("up", down[..., None, None]),
+            "context_keys": np.zeros(BLOCK * depth, np.float32), "context_values": np.zeros(BLOCK * depth, np.float32),
+        }  # fmt: skip
+        whole = {
+            "embedding": np.zeros((area, hidden), np.float32),
+            "final_norm": ones,
+            "context_mask": np.zeros(BLOCK, np.float32),
+        }  # fmt: skip
+        sizes = {
+            "shifted": 1,
+            "hidden": hidden,
+            "heads": heads,
+            "head_dim": depth,
+            "mlp": mlp,
+            "side": 4,
+            "context": BLOCK,
+        }
+        values = rng.normal(0, 1, (hidden, 4, 4)).astype(np.float32)
+        target = blocked(values)
+        Convolutions(1).run_tokens([layer], whole, sizes, 1e-6, (4, 4), target)
+        x = values.reshape(hidden, -1).T.astype(np.float64)
+
+        def normal(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+            return rows / np.sqrt((rows**2).mean(axis=1, keepdims=True) + 1e-6)
+
+        gates, others = normal(x) @ (gate * factor).T.astype(np.float64), normal(x) @ up.T
+        silu = gates * np.exp(-np.logaddexp(0, -gates))
+        expected = values.reshape(hidden, -1).T + normal(x + (silu * others) @ down.T)
+        assert factor == 1 or gates.min() < -180
+        got = planes(target, hidden, 4, 4).reshape(hidden, -1).T
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)
+
+
+@compiled
+def test_more_runs_than_pools_compute_alone(bundle: Bundle, rng: np.random.Generator) -> None:
+    import onnxruntime as ort
+
+    content = onnxruntime_.as_codec(ort, graph_of(bundle, 1), 1)
+    assert content is not None
+    session = onnxruntime_._ready_session(ort, content, 2, beside=2)
+    frames = rng.random((1, 3, 96, 96), dtype=np.float32)
+    feed = feed_of(bundle, BASE_NAME, frames, 0)
+    (alone,) = session.run(None, feed)
+    with ThreadPoolExecutor(5) as pool:
+        for (restored,) in pool.map(lambda _: session.run(None, feed), range(20)):
+            np.testing.assert_array_equal(restored, alone)
+    assert len(session._pools) == 2
+
+
+@compiled
+def test_a_failure_that_passes_is_not_kept(
+    bundle: Bundle, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from uare_rt import backends
+
+    def failing(*_: Any) -> Any:
+        raise BackendError("no threads")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime_, "read_codec", failing)
+        executable = backends.get("onnxruntime").load(graph_of(bundle, 1), threads=1)
+        assert not isinstance(executable._session, onnxruntime_.CodecSession)
+    executable = backends.get("onnxruntime").load(graph_of(bundle, 1), threads=1)
+    assert isinstance(executable._session, onnxruntime_.CodecSession)
 
 
 def as_it_is(content: bytes) -> bytes:

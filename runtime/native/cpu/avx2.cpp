@@ -19,6 +19,7 @@ namespace uare::cpu {
 namespace {
 
 constexpr int kLanes = 8, kRows = 6, kWide = 2;
+constexpr bool kRounds = true;
 #include "convolutions.inc"
 #include "tokens.inc"
 #include "blending.inc"

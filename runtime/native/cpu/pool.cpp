@@ -62,7 +62,7 @@ int32_t uare_pool::run(const Work &work) {
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    while (inside_ != 0) pause();
+    while (!spin([this] { return inside_ == 0; })) std::this_thread::yield();
     work_ = work;
     failed_ = false;
     done_ = 0;

@@ -14,8 +14,10 @@ namespace {
 
 #if defined(__aarch64__)
 constexpr int kLanes = 4, kRows = 6, kWide = 4;  // of 32 registers
+constexpr bool kRounds = true;
 #else
 constexpr int kLanes = 4, kRows = 2, kWide = 4;  // of 16
+constexpr bool kRounds = false;
 #endif
 #include "convolutions.inc"
 #include "tokens.inc"

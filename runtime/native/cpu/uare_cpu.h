@@ -3,7 +3,7 @@
  *
  * Maps of features are float[channels / 16][height][width][16], so that the sixteen channels of a place lie together.
  * Frames are uint8 or uint16 [height][width][3]. Nothing is checked here: the caller has. Functions may be called from several threads at once; one that finds a pool
- * busy computes alone. They return 0, or 1 where there is no memory. */
+ * busy computes alone. Those that return a number give 0, or 1 where there is no memory. */
 #pragma once
 
 #include <stdint.h>
@@ -93,7 +93,8 @@ typedef struct {
   int32_t height, width, times, bits;
 } uare_blend;
 
-/* there += (given - there - drift) * weights, out = shown + (made - shown) * weights, rounded; sums[0] is what changed
+/* there = before + (given - before) * weights, where before = there + drift, out = shown + (made - shown) * weights, both
+ * rounded; sums[0] is what changed
  * in the green of `given`, squared, sums[1] the same times what changed in that of `made`. 1: there is no memory. */
 UARE_EXPORT int32_t uare_blend_part(const uare_blend *part, double *sums);
 
