@@ -11,7 +11,7 @@ namespace uare::cpu {
 constexpr int kBlock = UARE_BLOCK;
 constexpr int kTiles = 24;  // of 4x4 places that are computed together; a multiple of the places in registers
 
-constexpr int kWindows = 3;  // that are computed together
+constexpr int kWindows = 4;  // that are computed together
 constexpr int kMostArea = 64;  // tokens in a window
 constexpr float kHidden = -30000.0f;  // added to the score of a token that does not exist
 
