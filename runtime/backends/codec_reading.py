@@ -52,7 +52,9 @@ def read_codec(model: OnnxModel, folder: Path, optimised: Callable[[bytes], byte
         NotACodecError: it is built otherwise.
         BundleError: it cannot be read.
     """
-    inputs, (output,) = tuple(model.inputs), model.outputs
+    inputs, outputs = tuple(model.inputs), tuple(model.outputs)
+    if len(outputs) != 1:
+        raise NotACodecError(f"it has {len(outputs)} outputs")
     modulations = set_aside(model, inputs[0])
     reader = _Reader(model, modulations, folder)
     base, latent, encoder = reader.encoder()
@@ -73,7 +75,7 @@ def read_codec(model: OnnxModel, folder: Path, optimised: Callable[[bytes], byte
         graphs["base"] = part(inputs[0], base)
     if addend != base:
         graphs["addend"] = part(base, addend)
-    return Codec(encoder, tokens, decoder, times, inputs, output, base, factors, graphs)
+    return Codec(encoder, tokens, decoder, times, inputs, outputs[0], base, factors, graphs)
 
 
 def _weight(index: int, name: str) -> str:

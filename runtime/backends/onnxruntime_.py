@@ -17,7 +17,7 @@ import numpy as np
 
 from uare_rt.backends.base import Capability, one_line
 from uare_rt.backends.codec_graph import CODEC_REVISION, Codec
-from uare_rt.backends.codec_reading import NotACodecError, read_codec
+from uare_rt.backends.codec_reading import read_codec
 from uare_rt.backends.engine_cache import KEPT_GRAPHS, MOST_KEPT, EngineCache, engine_key, graph_directory
 from uare_rt.backends.onnxruntime_codec import CodecSession
 from uare_rt.backends.onnxruntime_modulated import BLOCKS, REVISION, modulate, set_aside
@@ -164,7 +164,9 @@ def _optimised(ort: Any, graph: GraphFile, threads: int | None) -> bytes:
     """The graph as it is run here: as a codec, or in ONNX Runtime's own format."""
     try:
         content = as_codec(ort, graph, threads)
-    except NotACodecError as error:  # others pass through: what is made now is kept
+    except (BackendError, MemoryError, OSError):  # may be gone the next time, but what is made now is kept
+        raise
+    except Exception as error:  # a graph that is built otherwise, in ways that nobody thought of too
         _log.debug("%s is no codec: %s", graph.path, error)
         content = None
     if content is not None:

@@ -315,6 +315,20 @@ def test_what_is_built_otherwise_is_not_read(bundle: Bundle, change: Change) -> 
 
 
 @compiled
+def test_the_assessment_is_not_read_and_is_kept_all_the_same(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from uare_rt import backends
+
+    graph = bundle.graph("assess")
+    with pytest.raises(NotACodecError, match="outputs"):
+        read_codec(onnxruntime_._part(graph), graph.path.parent, as_it_is)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backends.get("onnxruntime").load(graph, threads=1)
+    assert len(list((tmp_path / "uare-rt" / "graphs").glob("*.engine"))) == 1
+
+
+@compiled
 def test_what_gives_something_else_is_not_used(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime as ort
 
