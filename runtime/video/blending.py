@@ -1,7 +1,7 @@
 """Blending a result that was computed again with the one before, and passing on small change: sums over every sample.
 
 What is compiled (`uare_rt.compiled`) does it in one pass; NumPy does the same in several, some rows at a time. They
-round alike but where the last bit of a float decides: in one of some 100,000 samples of 8 bits, of 1,000 of 16.
+round alike but where the last bit of a float decides: one of a million samples of 8 bits, 3 of 10,000 of 16, at most.
 """
 
 from __future__ import annotations

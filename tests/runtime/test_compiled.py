@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VARIANTS = ("avx512", "avx2", "portable")
 KINDS = (np.uint8, np.uint16)
 # Shares of samples that may be rounded the other way, where the last bit of a float decides.
-_UNDECIDED = {np.dtype(np.uint8): 1e-4, np.dtype(np.uint16): 2e-3}
+_UNDECIDED = {np.dtype(np.uint8): 1e-5, np.dtype(np.uint16): 1e-3}
 
 pytestmark = pytest.mark.skipif(
     code.compiled_variant() is None, reason="no C++ compiler was there when the package was installed"
