@@ -203,8 +203,8 @@ class OnnxModel:
         Raises:
             BundleError: there is no such value, or they need more than is given.
         """
-        given = {name: self.inputs.get(name) or float_value(name, shape) for name, shape in inputs.items()}
-        self._cut(given, {name: float_value(name) for name in outputs})
+        given = {name: self.inputs.get(name) or _float_value(name, shape) for name, shape in inputs.items()}
+        self._cut(given, {name: _float_value(name) for name in outputs})
 
     def _first_input(self) -> bytes:
         return next(iter(self.inputs.values()), b"")
@@ -249,7 +249,7 @@ class OnnxModel:
 
     def add_output(self, name: str) -> None:
         """Make a value of float32, of any shape, an output."""
-        self.outputs[name] = float_value(name)
+        self.outputs[name] = _float_value(name)
 
     def add_integers(self, name: str, values: Sequence[int]) -> None:
         """Add a constant, int64 [len(values)]."""
@@ -294,13 +294,9 @@ class OnnxModel:
         self.initializers[initializer] = dims + _others(tensor, {_TENSOR_DIMS})
 
 
-def float_value(name: str, shape: Sequence[int | str] | None = None) -> bytes:
+def _float_value(name: str, shape: Sequence[int | str] | None = None) -> bytes:
     """The content of a ValueInfoProto: float32 of a shape, its open sides by name; of any shape if None."""
-    return _value(name, _FLOAT, shape)
-
-
-def _value(name: str, element: int, shape: Sequence[int | str] | None) -> bytes:
-    tensor = packed(_TENSOR_ELEMENT, element)
+    tensor = packed(_TENSOR_ELEMENT, _FLOAT)
     if shape is not None:
         sides = (
             packed(_DIM_VALUE, side) if isinstance(side, int) else packed(_DIM_NAME, side.encode()) for side in shape

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CodecSession"]
 
 _HIDDEN = -30000.0  # added to the scores of keys that fill up
+_HALVES = {"stem": 1, "down": 1, "up": -1}  # how often a layer halves its map
 _IDLE = 4  # memories for maps that are kept for the next runs
 
 
@@ -37,7 +38,7 @@ class _Step(NamedTuple):
 
     def result(self, height: int, width: int) -> int:
         """Floats of its result, for a frame of a size."""
-        shift = self.halvings + {"stem": 1, "down": 1, "up": -1}.get(self.layer.kind, 0)
+        shift = self.halvings + _HALVES.get(self.layer.kind, 0)
         return self.layer.outputs * (height >> shift) * (width >> shift)
 
 
@@ -222,6 +223,6 @@ def _steps(codec: Codec) -> tuple[_Step, ...]:
         else:
             target = 1 if source == 0 else 0
         steps.append(_Step(layer, source, target, halvings))
-        halvings += {"stem": 1, "down": 1, "up": -1}.get(layer.kind, 0)
+        halvings += _HALVES.get(layer.kind, 0)
         source = target
     return tuple(steps)

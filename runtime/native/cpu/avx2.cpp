@@ -20,14 +20,11 @@ namespace {
 
 constexpr int kLanes = 8, kRows = 6, kWide = 2;
 constexpr bool kRounds = true;
-#include "convolutions.inc"
-#include "tokens.inc"
-#include "blending.inc"
+#include "instructions.inc"
 
 }  // namespace
 
-const Variant kAvx2 = {"avx2",     convolve_3x3,        convolve_stem,         convolve_down, convolve_up,
-                         run_windows, code<std::uint8_t>(), code<std::uint16_t>(), greatest_of};
+const Variant kAvx2 = variant("avx2");
 
 }  // namespace uare::cpu
 

@@ -20,14 +20,11 @@ namespace {
 
 constexpr int kLanes = 16, kRows = 12, kWide = 2;
 constexpr bool kRounds = true;
-#include "convolutions.inc"
-#include "tokens.inc"
-#include "blending.inc"
+#include "instructions.inc"
 
 }  // namespace
 
-const Variant kAvx512 = {"avx512",     convolve_3x3,        convolve_stem,         convolve_down, convolve_up,
-                         run_windows, code<std::uint8_t>(), code<std::uint16_t>(), greatest_of};
+const Variant kAvx512 = variant("avx512");
 
 }  // namespace uare::cpu
 

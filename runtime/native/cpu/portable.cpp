@@ -19,13 +19,10 @@ constexpr bool kRounds = true;
 constexpr int kLanes = 4, kRows = 2, kWide = 4;  // of 16
 constexpr bool kRounds = false;
 #endif
-#include "convolutions.inc"
-#include "tokens.inc"
-#include "blending.inc"
+#include "instructions.inc"
 
 }  // namespace
 
-const Variant kPortable = {"portable",     convolve_3x3,        convolve_stem,         convolve_down, convolve_up,
-                         run_windows, code<std::uint8_t>(), code<std::uint16_t>(), greatest_of};
+const Variant kPortable = variant("portable");
 
 }  // namespace uare::cpu
